@@ -1,0 +1,97 @@
+"""resnet_kit: a small package for transfer learning with residual networks.
+
+>>> import resnet_kit as rk
+>>> source = rk.weights("resnet18")
+>>> loaders = rk.image_folders(rk.cat_dog_ants_bees(), like=source)
+>>> model = rk.pretrained(source, num_classes=len(loaders.classes))
+"""
+
+import importlib
+
+from .checkpoints import load_weights, read_weights, save_weights
+from .evaluation import Evaluation, evaluate, wilson_interval
+from .history import History
+from .images import Stats, UnreadableImageError, mean_std, picture_files, read_image
+from .loaders import Loaders, image_folders
+from .results import read_results, write_results
+from .settings import (
+    best_precision,
+    choose,
+    data_root,
+    default_device,
+    quick_mode,
+    seed_everything,
+)
+from .training import train_and_eval
+from .transfer import (
+    Weights,
+    freeze,
+    head_of,
+    param_groups,
+    pretrained,
+    replace_head,
+    train_mode,
+    trainable_table,
+    unfreeze,
+    weights,
+)
+
+__version__ = "0.1.0"
+
+# Names that need matplotlib or OpenCV, which are imported when they are first used (PEP 562).
+_LATER = {
+    "cat_dog_ants_bees": "datasets",
+    "picture_grid": "figures",
+    "score_plot": "figures",
+    "use_style": "figures",
+}
+
+__all__ = [
+    "Evaluation",
+    "History",
+    "Loaders",
+    "Stats",
+    "UnreadableImageError",
+    "Weights",
+    "best_precision",
+    "cat_dog_ants_bees",
+    "choose",
+    "data_root",
+    "default_device",
+    "evaluate",
+    "freeze",
+    "head_of",
+    "image_folders",
+    "load_weights",
+    "mean_std",
+    "param_groups",
+    "picture_files",
+    "picture_grid",
+    "pretrained",
+    "quick_mode",
+    "read_image",
+    "read_results",
+    "read_weights",
+    "replace_head",
+    "save_weights",
+    "score_plot",
+    "seed_everything",
+    "train_and_eval",
+    "train_mode",
+    "trainable_table",
+    "unfreeze",
+    "use_style",
+    "weights",
+    "wilson_interval",
+    "write_results",
+]
+
+
+def __getattr__(name: str):
+    if name in _LATER:
+        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    raise AttributeError(f"module 'resnet_kit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATER])

@@ -1,0 +1,130 @@
+"""Weights and resume states on disk: written whole or not at all, loaded without running code."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` to write to; it becomes `path` when the block succeeds.
+
+    After an exception, a Ctrl-C or a killed process, `path` is what it was before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # temporary files are private, results are not
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_weights(
+    model: nn.Module | Mapping[str, Tensor], path: str | Path, *, metadata: dict | None = None
+) -> Path:
+    """Write weights as safetensors, contiguous, with `metadata` as JSON in the header."""
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are written as .safetensors, not {path.name}; rename the file")
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, {"resnet_kit": json.dumps(metadata or {})})
+    return path
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Return the tensors of a `.safetensors`, `.pth` or `.pt` file, and its metadata (or {}).
+
+    Nothing in the file is executed: PyTorch's own format is read with `weights_only=True`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or holds something else than weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; expected weights (.safetensors, .pth or .pt)")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get("resnet_kit", "{}"))
+                return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ValueError(f"{path} is damaged or no weights file: {error}") from error
+    except Exception as error:  # pickle.UnpicklingError: the file wants to run code
+        raise ValueError(
+            f"{path} holds more than tensors and is not loaded; expected a state_dict; in the "
+            f"program that made it, save model.state_dict() instead of the model ({error})"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        hint = "; it is a resume state: take best.safetensors beside it" * (
+            isinstance(state, dict) and "history" in state
+        )
+        raise ValueError(f"{path} holds no state_dict (names and tensors){hint}")
+    return state, {}
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load weights from a file into the model, in place; every name and shape must fit.
+
+    Raises:
+        ValueError: names the first tensors that are missing, unexpected or of another shape.
+    """
+    state, _ = read_weights(path)
+    fit_weights(model, state, str(path))
+
+
+def fit_weights(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Load `state` into the model, or say where `origin` and the model differ."""
+    own = model.state_dict()
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, the model's {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": shapes,
+    }
+    found = [
+        f"{len(names)} {what} (first: {names[0]})" for what, names in problems.items() if names
+    ]
+    if found:
+        raise ValueError(
+            f"{origin} does not fit this {type(model).__name__}: {'; '.join(found)}; "
+            "build the model with the architecture and number of classes it was saved with"
+        )
+    model.load_state_dict(state)
+
+
+def save_state(state: dict, path: str | Path) -> None:
+    """Write a resume state (tensors, numbers, strings, lists, dicts) with `torch.save`."""
+    with atomic_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: str | Path) -> dict:
+    """Read a resume state with `weights_only=True`: nothing in it is executed."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged or no resume state: {error}; delete it to start from epoch 1"
+        ) from error

@@ -1,0 +1,168 @@
+"""One look for every plot; takes plain arrays and names, returns `matplotlib.figure.Figure`."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+# Okabe and Ito's palette, told apart with every kind of colour vision; line style says it again.
+TRAIN, VAL, HIGHLIGHT, REFERENCE = "#0072B2", "#D55E00", "#009E73", "#999999"
+
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "font.size": 10,
+    "lines.markersize": 4,
+}
+
+
+def use_style() -> None:
+    """Make `STYLE` matplotlib's default in this session, for one's own plots too."""
+    rcParams.update(STYLE)
+
+
+class ShownFigure(Figure):
+    """A figure that notebooks show as PNG by itself: made without pyplot, it is shown only once."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches."""
+    return ShownFigure(figsize=(width, height), dpi=STYLE["figure.dpi"], layout="constrained")
+
+
+def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figure:
+    """Draw loss and accuracy per epoch, train dashed, val solid, the best epoch marked.
+
+    Each row holds `epoch, train_loss, val_loss, train_accuracy, val_accuracy`.
+    """
+    figure = new_figure(9, 3.2)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        epochs = [row["epoch"] for row in rows]
+        lines = {split: [row[f"{split}_{name}"] for row in rows] for split in ("train", "val")}
+        axes.plot(epochs, lines["train"], "o--", color=TRAIN)
+        axes.plot(epochs, lines["val"], "o-", color=VAL)
+        _label_ends(axes, epochs[-1], lines)
+        axes.set(xlabel="epoch", title=name)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+        if name == "accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+            _mark_best(axes, rows, best_epoch)
+    return figure
+
+
+def _label_ends(axes, epoch: int, lines: dict[str, list[float]]) -> None:
+    """Write each line's name beside its end, apart from each other."""
+    (low, high), gap = axes.get_ylim(), 0.08
+    ends = {name: (values[-1] - low) / (high - low) for name, values in lines.items()}
+    first, second = sorted(ends, key=ends.get)
+    push = max(0.0, gap - (ends[second] - ends[first])) / 2
+    for name, shift in ((first, -push), (second, push)):
+        axes.annotate(
+            name,
+            (epoch, lines[name][-1]),
+            xytext=(7, shift * axes.get_window_extent().height * 72 / axes.figure.dpi),
+            textcoords="offset points",
+            va="center",
+            color=TRAIN if name == "train" else VAL,
+        )
+
+
+def _mark_best(axes, rows: Sequence[dict], best_epoch: int | None) -> None:
+    for row in rows:
+        if row["epoch"] == best_epoch:
+            point = (best_epoch, row["val_accuracy"])
+            axes.plot(*point, "o", markersize=9, fillstyle="none", color=HIGHLIGHT)
+            axes.annotate(
+                f"best {row['val_accuracy']:.1%}",
+                point,
+                xytext=(0, -14),
+                textcoords="offset points",
+                ha="center",
+                color=HIGHLIGHT,
+            )
+
+
+def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Draw counts `(K, K)`, rows actual and columns predicted, shaded by share of the row."""
+    count = len(classes)
+    figure = new_figure(1.6 + 0.62 * count, 1.2 + 0.5 * count)
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), number in np.ndenumerate(matrix):
+        color = "white" if shares[row, column] > 0.6 else "black" if number else REFERENCE
+        axes.text(column, row, f"{number}", ha="center", va="center", color=color)
+    axes.set_xticks(range(count), classes, rotation=30 if count > 6 else 0)
+    axes.set_yticks(range(count), classes)
+    axes.set(xlabel="predicted", ylabel="actual")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def picture_grid(
+    pictures: Sequence,
+    titles: Sequence[str] | None = None,
+    *,
+    wrong: Sequence[bool] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    columns: int = 6,
+) -> Figure:
+    """Draw pictures in a grid, the titles of `wrong` ones in orange.
+
+    A picture is a tensor or array `(C, H, W)` or `(H, W, C)` with C = 1 or 3, or `(H, W)`; uint8,
+    or float in 0…1. Normalised pictures need `mean` and `std`: they are denormalised and clipped.
+    """
+    if not len(pictures):
+        raise ValueError("no pictures to draw; expected at least one")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure = new_figure(1.55 * columns, (1.55 + 0.25 * (titles is not None)) * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid:
+        axes.set_axis_off()
+    for index, (axes, picture) in enumerate(zip(grid, pictures, strict=False)):
+        axes.imshow(_displayable(picture, mean, std), cmap="gray", vmin=0, vmax=1)
+        if titles is not None:
+            color = VAL if wrong is not None and wrong[index] else "black"
+            axes.set_title(titles[index], fontsize=8, color=color, loc="center")
+    return figure
+
+
+def _displayable(picture, mean, std) -> np.ndarray:
+    """Return a picture as `(H, W)` or `(H, W, 3)` float in 0…1."""
+    array = np.asarray(picture)
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+        array = array.transpose(1, 2, 0)
+    array = array / 255 if array.dtype == np.uint8 else array
+    if mean is not None:
+        array = array * np.asarray(std) + np.asarray(mean)
+    return np.clip(array, 0, 1).squeeze()
+
+
+def score_plot(scores: Sequence[tuple[str, float, float, float]], *, title: str = "") -> Figure:
+    """Draw named accuracies with their intervals: rows of (name, value, low, high), fractions."""
+    figure = new_figure(7, 0.9 + 0.38 * len(scores))
+    axes = figure.subplots()
+    for row, (_, value, low, high) in enumerate(reversed(scores)):
+        axes.plot([low, high], [row, row], color=REFERENCE, linewidth=2)
+        axes.plot(value, row, "o", color=VAL, markersize=6)
+        axes.annotate(f"{value:.1%}", (high, row), xytext=(6, 0), textcoords="offset points",
+                      va="center")  # fmt: skip
+    axes.set_yticks(range(len(scores)), [name for name, *_ in reversed(scores)])
+    axes.set(ylim=(-0.6, len(scores) - 0.4), title=title, xlabel="accuracy, with its 95 % interval")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    return figure

@@ -1,0 +1,53 @@
+"""What a training did, epoch by epoch."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(repr=False)
+class History:
+    """One row per finished epoch, and the best of them.
+
+    Rows hold `epoch` (from 1), `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy` (0…1),
+    `lr` (the first parameter group's, at the epoch's end) and `seconds`. `stopped` is "finished",
+    "patience", "interrupted" or "non-finite". Before the first validation there is no best yet.
+    """
+
+    rows: list[dict] = field(default_factory=list)
+    best_epoch: int | None = None
+    best_accuracy: float | None = None
+    stopped: str = "finished"
+
+    @property
+    def seconds(self) -> float:
+        """The time of all finished epochs, validation included."""
+        return sum(row["seconds"] for row in self.rows)
+
+    def is_better(self, val_accuracy: float) -> bool:
+        """True for the first accuracy and for one above the best so far: ties keep the earlier."""
+        return self.best_accuracy is None or val_accuracy > self.best_accuracy
+
+    def add(self, row: dict) -> None:
+        """Append the row of an epoch."""
+        if self.is_better(row["val_accuracy"]):
+            self.best_epoch, self.best_accuracy = row["epoch"], row["val_accuracy"]
+        self.rows.append(row)
+
+    def to_frame(self):
+        """Return the rows as a pandas table, indexed by epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows).set_index("epoch") if self.rows else pd.DataFrame()
+
+    def plot(self):
+        """Draw loss and accuracy per epoch."""
+        from .figures import training_curves
+
+        if not self.rows:
+            raise ValueError("no epoch was finished, so there is no curve to draw")
+        return training_curves(self.rows, self.best_epoch)
+
+    def __repr__(self) -> str:
+        best = "no validation yet"
+        if self.best_epoch is not None:
+            best = f"best val accuracy {self.best_accuracy:.1%} in epoch {self.best_epoch}"
+        return f"{len(self.rows)} epochs in {self.seconds:.0f} s, {best} ({self.stopped})"

@@ -1,0 +1,69 @@
+"""Measured numbers as JSON: one schema, written by the code that measured them."""
+
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+
+from .checkpoints import atomic_file
+from .settings import best_precision, cpu_count, default_device
+
+ROW = ("data", "split", "model", "recipe", "metric", "value", "low", "high", "n", "seed", "seconds")
+
+
+def write_results(
+    path: str | Path, rows: list[dict], *, command: str, curves: dict[str, list] | None = None
+) -> None:
+    """Write measured rows with date, hardware and versions; `name` is the file's.
+
+    Each row holds all of `ROW` (None where it has no meaning) and may hold more. `curves` maps a
+    name to a training's rows per epoch.
+    """
+    for row in rows:
+        if missing := [key for key in ROW if key not in row]:
+            raise ValueError(f"a row lacks {', '.join(missing)}; None says that it has no meaning")
+    document = {
+        "name": Path(path).stem,
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "hardware": hardware(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+        },
+        "rows": rows,
+    }
+    if curves:
+        document["curves"] = curves
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def read_results(path: str | Path) -> dict:
+    """Read a file that `write_results` wrote."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def hardware() -> str:
+    """Return the device in words: its name, cores or memory, and its native precision."""
+    device = default_device()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_cpu_name()}, {cpu_count()} cores"
+    return f"{name}, {best_precision(device)}"
+
+
+def _cpu_name() -> str:
+    if os.path.exists("/proc/cpuinfo"):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

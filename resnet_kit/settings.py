@@ -1,0 +1,172 @@
+"""Mode, budgets, seeds, device, precision and data root: what every other module asks first."""
+
+import functools
+import os
+import random
+import warnings
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def quick_mode() -> bool:
+    """True when RESNET_KIT_QUICK is set (to anything but 0): tiny budgets, no network."""
+    return os.environ.get("RESNET_KIT_QUICK", "0") not in ("", "0")
+
+
+def choose(*, quick, cpu, gpu):
+    """Return the value that fits this run: `quick` in quick mode, else `cpu` or `gpu` by device.
+
+    >>> epochs = choose(quick=1, cpu=8, gpu=30)
+    """
+    if quick_mode():
+        _announce_quick_mode()
+        return quick
+    return cpu if default_device().type == "cpu" else gpu
+
+
+@functools.cache
+def _announce_quick_mode() -> None:
+    print("QUICK MODE (RESNET_KIT_QUICK is set): tiny budgets, so no number below is a result.")
+
+
+def default_device() -> torch.device:
+    """Return the device that models go to: CUDA, else Apple's MPS, else the CPU.
+
+    RESNET_KIT_DEVICE (for example `cpu` or `cuda:1`) overrides the choice.
+    """
+    if name := os.environ.get("RESNET_KIT_DEVICE"):
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Return where the model lives, moving it first to the default device if it is on the CPU.
+
+    A model that someone put on an accelerator stays there.
+    """
+    tensor = next(chain(model.parameters(), model.buffers()), torch.empty(0))
+    if tensor.device.type == "cpu":
+        model.to(default_device())
+        return default_device()
+    return tensor.device
+
+
+def best_precision(device: torch.device) -> str:
+    """Return "bf16", "fp16" or "fp32": the fastest arithmetic that the hardware has natively.
+
+    Emulated bf16 does not count: it is slower than fp32.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    if device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    ):
+        return "bf16"
+    return "fp32"
+
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """Return `precision`, or for "auto" what `best_precision` says of the device."""
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"precision is {precision!r}; expected one of: auto, fp32, bf16, fp16")
+    return best_precision(device) if precision == "auto" else precision
+
+
+@contextmanager
+def arithmetic(device: torch.device, precision: str):
+    """Run what is inside in this precision: autocast for bf16 and fp16, true float32 for fp32."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    true_fp32 = device.type == "cuda" and precision == "fp32"
+    tf32 = torch.backends.cudnn.allow_tf32 if true_fp32 else None
+    if true_fp32:
+        torch.backends.cudnn.allow_tf32 = False  # 19-bit convolutions are cuDNN's default
+    try:
+        with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
+            yield
+    finally:
+        if true_fp32:
+            torch.backends.cudnn.allow_tf32 = tf32
+
+
+def cpu_count() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def data_root() -> Path:
+    """Return the folder of all data sets: RESNET_KIT_DATA, else `data/` of the checkout.
+
+    For a package that was installed without its checkout it is `~/.cache/resnet_kit`.
+    """
+    if folder := os.environ.get("RESNET_KIT_DATA"):
+        return Path(folder).expanduser()
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "pyproject.toml").is_file():
+        return checkout / "data"
+    return Path.home() / ".cache" / "resnet_kit"
+
+
+def short_path(path: Path) -> str:
+    """Return a path as messages show it: `data/…` below the data root, else as it is."""
+    try:
+        return str(Path("data") / Path(path).relative_to(data_root()))
+    except ValueError:
+        return str(path)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """Return one well-mixed 63-bit seed made of several non-negative integers, in their order."""
+    if min(numbers) < 0:
+        raise ValueError(f"a seed is an integer of at least 0, not {min(numbers)}")
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the random numbers of Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(mixed_seed(seed) % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def own_random_numbers(seed: int, device: torch.device | None = None):
+    """Seed Python, NumPy, torch on the CPU and `device` inside; put the caller's states back after.
+
+    Cheap enough to be used once per picture.
+    """
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    accelerator = device is not None and device.type != "cpu" and torch.get_device_module(device)
+    state = accelerator.get_rng_state() if accelerator else None
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if accelerator:
+        accelerator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if accelerator:
+            accelerator.set_rng_state(state)
+
+
+def progress_bar(iterable=None, *, total=None, description="", show=True):
+    """Return a tqdm bar that vanishes when it is done and works with or without ipywidgets."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm warns when ipywidgets is missing; text bars are fine
+        from tqdm.auto import tqdm
+
+        options = {} if show else {"disable": True}  # TQDM_DISABLE=1 hides every bar
+        return tqdm(iterable, total=total, desc=description, leave=False, **options)

@@ -1,0 +1,462 @@
+"""The training loop: `train_and_eval` trains a module on a loader and keeps the best weights."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .checkpoints import fit_weights, load_state, save_state, save_weights
+from .evaluation import check_labels, checked_logits, predict_batches
+from .history import History
+from .settings import (
+    arithmetic,
+    device_of,
+    mixed_seed,
+    own_random_numbers,
+    progress_bar,
+    resolve_precision,
+    seed_everything,
+    short_path,
+)
+from .transfer import train_mode
+
+
+@dataclass
+class _Run:
+    """The objects of one training; `settings` are the numbers that a resumed run must share."""
+
+    model: nn.Module
+    criterion: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    settings: dict
+    forward: Callable[[Tensor], Tensor]
+    averaged: AveragedModel | None
+    history: History
+    best: dict[str, Tensor] | None = None
+
+    @property
+    def scored(self) -> nn.Module:
+        """The module that is validated and kept: the model, or its running average."""
+        return self.averaged.module if self.averaged else self.model
+
+
+def train_and_eval(
+    model: nn.Module,
+    epochs: int,
+    criterion: nn.Module,
+    optimizer: Optimizer,
+    train_loader,
+    val_loader,
+    *,
+    scheduler: LRScheduler | None = None,
+    scheduler_every: str = "epoch",
+    precision: str = "auto",
+    seed: int = 0,
+    patience: int | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    average: float | None = None,
+    compile: bool = False,
+    on_epoch_end: Callable[[History], None] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a module, validate after every epoch, and leave the best weights in it (eval mode).
+
+    Works on any loader of (inputs, labels): pictures `(N, C, H, W)` or features `(N, D)`. Best is
+    the highest val accuracy; ties keep the earlier epoch. What is frozen stays in eval mode.
+    Stopping the cell (KeyboardInterrupt) is a normal end: the best weights so far are in the model
+    and the history so far is returned, with `stopped="interrupted"`.
+
+    Args:
+        scheduler_every: "epoch" or "step" (an optimizer step). A scheduler that wants a metric gets
+            the val loss.
+        precision: "auto" (the fastest that is native, channels_last while training), "bf16",
+            "fp16", or "fp32" for plain float32 in the model's own memory format.
+        seed: with the epoch it decides all random numbers; the caller's are left as they were. A
+            `DataLoader`'s own generator is seeded with it too.
+        patience: stop after this many epochs without a better val accuracy.
+        checkpoint: a folder for `best.safetensors` and, after each epoch, `last.pt` (all that
+            `resume=True` needs); every `checkpoint_every` epochs also `epoch_0001.safetensors`, ….
+        resume: go on after the last epoch in `checkpoint`; on a CPU in fp32 the result is bit for
+            bit that of an uninterrupted run. With nothing there yet it starts at epoch 1.
+        accumulate: batches per optimizer step, each picture weighing the same.
+        clip_norm: largest norm of all gradients together.
+        average: decay in 0…1 of a running average of the weights, updated after each step
+            (0.999, say); the average is validated and kept instead of the weights themselves.
+        on_epoch_end: called with the history after each epoch.
+
+    Raises:
+        ValueError: an argument, loader, label or the optimizer does not fit; the message says why.
+        Exception: whatever a loader or the model raises; the best weights so far are in the model,
+            and the error carries the history so far as `error.history`.
+    """
+    _check_arguments(locals())
+    _check_optimizer(model, optimizer, scheduler)
+    device = device_of(model)
+    settings = {
+        "seed": seed,
+        "precision": resolve_precision(device, precision),
+        "channels_last": precision != "fp32",
+        "scheduler_every": scheduler_every,
+        "accumulate": accumulate,
+        "clip_norm": clip_norm,
+        "average": average,
+    }
+    channels_last = _channels_last(model, settings["channels_last"])
+    with own_random_numbers(mixed_seed(seed), device), channels_last:
+        run = _Run(
+            model,
+            criterion.to(device) if isinstance(criterion, nn.Module) else criterion,
+            optimizer,
+            scheduler,
+            torch.amp.GradScaler(device.type, enabled=settings["precision"] == "fp16"),
+            device,
+            settings,
+            torch.compile(model) if compile else model,
+            _average_of(model, average),
+            History(),
+        )
+        folder = Path(checkpoint) if checkpoint is not None else None
+        _restore(run, folder, resume)
+        with progress_bar(total=epochs * _length(train_loader), show=progress) as bar:
+            bar.update(len(run.history.rows) * _length(train_loader))
+            _run_epochs(
+                run, epochs, train_loader, val_loader, bar, folder, checkpoint_every, patience,
+                on_epoch_end,
+            )  # fmt: skip
+    return run.history
+
+
+def _run_epochs(
+    run, epochs, train_loader, val_loader, bar, folder, checkpoint_every, patience, on_epoch_end
+) -> None:
+    """Run the remaining epochs; whatever ends them, the model gets the best weights so far."""
+    history = run.history
+    try:
+        for epoch in range(len(history.rows) + 1, epochs + 1):
+            if _out_of_patience(history, patience):
+                history.stopped = "patience"
+                break
+            if not _one_epoch(run, epoch, train_loader, val_loader, bar):
+                history.stopped = "non-finite"
+                break
+            if folder is not None:
+                _save(run, folder, checkpoint_every)
+            if on_epoch_end is not None:
+                on_epoch_end(history)
+    except KeyboardInterrupt:
+        history.stopped = "interrupted"
+    except Exception as error:
+        error.history = history
+        print(f"Stopped by an error in epoch {len(history.rows) + 1}. {_what_is_kept(history)}")
+        raise
+    finally:
+        run.optimizer.zero_grad(set_to_none=True)
+        if run.best is not None:
+            run.model.load_state_dict(run.best)
+        run.model.eval()
+    if history.stopped in ("interrupted", "non-finite"):
+        reason = "Stopped by hand" if history.stopped == "interrupted" else "The loss is not finite"
+        advice = "" if history.stopped == "interrupted" else " Try a smaller lr or clip_norm=1."
+        print(f"{reason} in epoch {len(history.rows) + 1}. {_what_is_kept(history)}{advice}")
+
+
+def _out_of_patience(history: History, patience: int | None) -> bool:
+    waited = len(history.rows) - (history.best_epoch or 0)
+    return patience is not None and waited >= patience
+
+
+def _what_is_kept(history: History) -> str:
+    if history.best_epoch is None:
+        return "No epoch was finished, so the weights are as they were at that moment."
+    return (
+        f"The model holds the best weights so far: epoch {history.best_epoch}, "
+        f"val accuracy {history.best_accuracy:.1%}."
+    )
+
+
+def _one_epoch(run: _Run, epoch: int, train_loader, val_loader, bar) -> bool:
+    """Train and validate once and add a row to the history; False if the loss is not finite."""
+    start = time.perf_counter()
+    _seed_epoch(run.settings["seed"], epoch, train_loader, val_loader)
+    bar.set_description(f"epoch {epoch}")
+    train_loss, train_accuracy = _train(run, train_loader, bar)
+    if not math.isfinite(train_loss):
+        return False
+    lr = run.optimizer.param_groups[0]["lr"]
+    val_loss, val_accuracy = _validate(run, val_loader)
+    if run.scheduler is not None and run.settings["scheduler_every"] == "epoch":
+        metric = [val_loss] if isinstance(run.scheduler, ReduceLROnPlateau) else []
+        run.scheduler.step(*metric)
+    row = {
+        "epoch": epoch,
+        "train_loss": train_loss,
+        "val_loss": val_loss,
+        "train_accuracy": train_accuracy,
+        "val_accuracy": val_accuracy,
+        "lr": lr,
+        "seconds": time.perf_counter() - start,
+    }
+    if run.history.is_better(val_accuracy):
+        # A copy: state_dict() returns the live tensors, which the next step overwrites.
+        run.best = {name: t.detach().clone() for name, t in run.scored.state_dict().items()}
+    run.history.add(row)
+    return True
+
+
+def _seed_epoch(seed: int, epoch: int, *loaders) -> None:
+    """Make an epoch's random numbers depend on (seed, epoch) alone: a resumed run has the same."""
+    seed_everything(mixed_seed(seed, epoch))
+    for loader in loaders:
+        sampler = getattr(loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        for owner in {id(o): o for o in (loader, sampler)}.values():
+            if isinstance(getattr(owner, "generator", None), torch.Generator):
+                owner.generator.manual_seed(mixed_seed(seed, epoch))
+
+
+class _Meter:
+    """Sums of loss and correct predictions; they stay on the device until they are read."""
+
+    def __init__(self, device: torch.device):
+        self.loss = torch.zeros((), device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.seen = 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        targets = labels.argmax(1) if labels.ndim == 2 else labels  # mixed pictures: shares (N, K)
+        self.loss += loss.detach() * len(labels)
+        self.correct += (logits.argmax(1) == targets).sum()
+        self.seen += len(labels)
+
+    def read(self) -> tuple[float, float]:
+        """Return mean loss and accuracy per picture; a GPU has to wait here."""
+        if not self.seen:
+            raise ValueError("the loader is empty; expected at least one batch of (inputs, labels)")
+        return self.loss.item() / self.seen, self.correct.item() / self.seen
+
+
+def _train(run: _Run, loader, bar) -> tuple[float, float]:
+    train_mode(run.model)
+    meter, shown = _Meter(run.device), time.perf_counter()
+    for batches in _groups(loader, run.settings["accumulate"]):
+        _optimizer_step(run, batches, meter)
+        bar.update(len(batches))
+        if not bar.disable and time.perf_counter() - shown > 0.25:
+            loss, accuracy = meter.read()
+            bar.set_postfix_str(f"loss {loss:.3f}, train {accuracy:.1%}{_best_so_far(run.history)}")
+            shown = time.perf_counter()
+    return meter.read()
+
+
+def _best_so_far(history: History) -> str:
+    if history.best_epoch is None:
+        return ""
+    return f", best val {history.best_accuracy:.1%} in epoch {history.best_epoch}"
+
+
+def _groups(loader, size: int) -> Iterator[list]:
+    batches = iter(loader)
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def _optimizer_step(run: _Run, batches: list, meter: _Meter) -> None:
+    pictures = sum(len(labels) for _, labels in batches)
+    for inputs, labels in batches:
+        inputs = inputs.to(run.device, non_blocking=True)
+        if inputs.ndim == 4 and run.settings["channels_last"]:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with arithmetic(run.device, run.settings["precision"]):
+            logits = checked_logits(run.forward, inputs)
+            check_labels(labels, logits)
+            labels = labels.to(run.device, non_blocking=True)
+            loss = run.criterion(logits, labels)
+        run.scaler.scale(loss * (len(labels) / pictures)).backward()
+        meter.add(loss, logits, labels)
+    if run.settings["clip_norm"] is not None:
+        run.scaler.unscale_(run.optimizer)
+        nn.utils.clip_grad_norm_(run.model.parameters(), run.settings["clip_norm"])
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.averaged is not None:
+        run.averaged.update_parameters(run.model)
+    if run.scheduler is not None and run.settings["scheduler_every"] == "step":
+        run.scheduler.step()
+
+
+def _validate(run: _Run, loader) -> tuple[float, float]:
+    meter = _Meter(run.device)
+    for logits, labels in predict_batches(
+        run.scored, loader, run.device, run.settings["precision"]
+    ):
+        meter.add(run.criterion(logits, labels), logits, labels)
+    return meter.read()
+
+
+def _average_of(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+@contextmanager
+def _channels_last(model: nn.Module, wanted: bool):
+    """Hold convolution weights in channels_last inside, and give them their strides back after."""
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 4]
+    strides = [tensor.stride() for tensor in tensors]
+    if wanted:
+        model.to(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for tensor, stride in zip(tensors, strides, strict=True):
+            if tensor.stride() != stride:
+                restored = torch.empty_strided(
+                    tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
+                )
+                tensor.data = restored.copy_(tensor.data)
+
+
+def _save(run: _Run, folder: Path, every: int | None) -> None:
+    """Write the files of the epoch that just ended: weights first, the resume state last."""
+    row = run.history.rows[-1]
+    about = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
+    if row["epoch"] == run.history.best_epoch:
+        save_weights(run.best, folder / "best.safetensors", metadata=about)
+    if every is not None and row["epoch"] % every == 0:
+        name = f"epoch_{row['epoch']:04d}.safetensors"
+        save_weights(run.scored, folder / name, metadata=about)
+    state = {
+        "settings": run.settings,
+        "history": asdict(run.history),
+        "model": _contiguous(run.model.state_dict()),
+        "best": _contiguous(run.best),
+        "averaged": _contiguous(run.averaged.state_dict()) if run.averaged else None,
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict() if run.scheduler else None,
+        "scaler": run.scaler.state_dict(),
+    }
+    save_state(state, folder / "last.pt")
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def _restore(run: _Run, folder: Path | None, resume: bool) -> None:
+    """Put the state of `last.pt` into the run's objects; refuse to write over a run by accident."""
+    if folder is None:
+        return
+    path = folder / "last.pt"
+    if not path.is_file():
+        if resume:
+            print(f"Nothing to resume in {short_path(folder)}: starting at epoch 1.")
+        return
+    state = load_state(path)
+    done = len(state["history"]["rows"])
+    if not resume:
+        raise FileExistsError(
+            f"{short_path(folder)} holds a training of {done} epochs; resume=True goes on with it, "
+            "another folder starts a new one"
+        )
+    changed = [
+        f"{name} was {state['settings'].get(name)!r}, is {value!r}"
+        for name, value in run.settings.items()
+        if state["settings"].get(name) != value
+    ]
+    if changed or (state["scheduler"] is None) != (run.scheduler is None):
+        raise ValueError(
+            f"this is not the training in {short_path(folder)}: "
+            f"{'; '.join(changed) or 'only one of them has a scheduler'}; resume with the same "
+            "arguments, or start a new one in another folder"
+        )
+    _load_run(run, state, str(path))
+
+
+def _load_run(run: _Run, state: dict, origin: str) -> None:
+    fit_weights(run.model, state["model"], origin)
+    if run.averaged is not None:
+        run.averaged.load_state_dict(state["averaged"])
+    try:
+        run.optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise ValueError(
+            f"the optimizer in {origin} has other parameter groups ({error}); "
+            "freeze and unfreeze as in the first run, then build the optimizer"
+        ) from error
+    if run.scheduler is not None:
+        run.scheduler.load_state_dict(state["scheduler"])
+    run.scaler.load_state_dict(state["scaler"])
+    run.best = {name: tensor.to(run.device) for name, tensor in state["best"].items()}
+    run.history = History(**state["history"])
+
+
+def _length(loader) -> int:
+    """Return the number of batches, or 0 for a stream that does not know."""
+    try:
+        return len(loader)
+    except TypeError:
+        return 0
+
+
+def _check_arguments(given: dict) -> None:
+    """Refuse numbers that make no sense, before anything is trained."""
+    for name in ("epochs", "accumulate", "patience", "checkpoint_every"):
+        value = given[name]
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+    if given["average"] is not None and not 0 < given["average"] < 1:
+        raise ValueError(f"average is {given['average']!r}; expected a decay between 0 and 1")
+    if given["clip_norm"] is not None and not given["clip_norm"] > 0:
+        raise ValueError(f"clip_norm is {given['clip_norm']!r}; expected a number above 0")
+    if given["scheduler_every"] not in ("epoch", "step"):
+        raise ValueError(
+            f'scheduler_every is {given["scheduler_every"]!r}; expected "epoch" or "step"'
+        )
+    plateau = isinstance(given["scheduler"], ReduceLROnPlateau)
+    if plateau and given["scheduler_every"] == "step":
+        raise ValueError(
+            'ReduceLROnPlateau needs the val loss: use it with scheduler_every="epoch"'
+        )
+    for name in ("resume", "checkpoint_every"):
+        if given[name] and given["checkpoint"] is None:
+            raise ValueError(f'{name} needs checkpoint="a/folder"')
+    for name in ("train_loader", "val_loader"):
+        if hasattr(given[name], "__len__") and len(given[name]) == 0:
+            raise ValueError(f"{name} is empty; expected at least one batch (see drop_last)")
+    if given["train_loader"] is given["val_loader"]:
+        warnings.warn("the model is validated on its training data", stacklevel=3)
+
+
+def _check_optimizer(model: nn.Module, optimizer: Optimizer, scheduler) -> None:
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    missing = [name for name, parameter in trainable if id(parameter) not in held]
+    if not trainable:
+        raise ValueError("the whole model is frozen, nothing can be trained; unfreeze() a part")
+    if missing:
+        raise ValueError(
+            f"{len(missing)} trainable parameters are not in the optimizer (first: {missing[0]}); "
+            "build the optimizer after unfreeze()"
+        )
+    if scheduler is not None and scheduler.optimizer is not optimizer:
+        raise ValueError("the scheduler belongs to another optimizer; build it on this one")

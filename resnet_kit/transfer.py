@@ -1,0 +1,244 @@
+"""Pretrained weights, the head, and what is frozen: everything that transfer learning adds."""
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights, list_models
+
+from .checkpoints import fit_weights, read_weights
+from .settings import quick_mode, short_path
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of one architecture, and how pictures must be prepared for them.
+
+    `origin` is "imagenet", "file" or "scratch"; `size` is in pixels; `mean` and `std` are of the
+    pictures of the pre-training, per channel in 0…1; `classes` are the pre-training's.
+    """
+
+    arch: str
+    origin: str
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...] = ()
+    read: Callable[[], Mapping[str, Tensor]] | None = None
+
+    def __repr__(self) -> str:
+        return f"Weights({self.arch}, {self.origin}, {self.size} px, {len(self.classes)} classes)"
+
+
+def weights(arch: str, source: str | Path | None = "auto") -> Weights:
+    """Find weights for an architecture of torchvision; one printed line says which they are.
+
+    `source`: "imagenet" (torchvision's best, downloaded once), a `.safetensors` or `.pth` file,
+    None (random weights, from scratch), or "auto": ImageNet if cached or quickly reachable, else
+    from scratch. Quick mode opens no connection: "auto" is from scratch there.
+
+    >>> weights("resnet18", None)
+    Weights(resnet18, scratch, 224 px, 0 classes)
+    """
+    if arch not in list_models():
+        near = [name for name in list_models() if name.startswith(arch[:3])]
+        raise ValueError(
+            f"torchvision has no model {arch!r}; "
+            f"expected a name such as {', '.join(near[:12] or ['resnet18', 'resnet50'])}"
+        )
+    if source is None:
+        return Weights(arch, "scratch", 224, IMAGENET_MEAN, IMAGENET_STD)
+    if source == "imagenet":
+        return _imagenet(arch)
+    if source == "auto":
+        return _auto(arch)
+    return _from_file(arch, Path(source))
+
+
+def _imagenet(arch: str) -> Weights:
+    enum = get_model_weights(arch).DEFAULT
+    preset = enum.transforms()
+    return Weights(
+        arch,
+        "imagenet",
+        preset.crop_size[0],
+        tuple(preset.mean),
+        tuple(preset.std),
+        tuple(enum.meta["categories"]),
+        lambda: enum.get_state_dict(progress=False, check_hash=True),
+    )
+
+
+def _auto(arch: str) -> Weights:
+    url = get_model_weights(arch).DEFAULT.url
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if quick_mode():
+        reason = "quick mode opens no connection"
+    elif cached.is_file():
+        print(f"{arch}: ImageNet weights from torch's cache.")
+        return _imagenet(arch)
+    elif _reachable(url.split("/")[2]):
+        print(f"{arch}: ImageNet weights, downloaded once into torch's cache.")
+        return _imagenet(arch)
+    else:
+        reason = "they are not in torch's cache and download.pytorch.org does not answer"
+    print(
+        f"{arch}: wanted ImageNet weights, but {reason}; starting from scratch (random weights). "
+        f'With internet, rk.weights("{arch}", "imagenet") gets them.'
+    )
+    return weights(arch, None)
+
+
+def _reachable(host: str, seconds: float = 3.0) -> bool:
+    try:
+        socket.create_connection((host, 443), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def _from_file(arch: str, path: Path) -> Weights:
+    state, header = read_weights(path)
+    size, classes = header.get("size", 224), tuple(header.get("classes", ()))
+    if "mean" not in header:
+        print(
+            f"{short_path(path)} does not say how its pictures were prepared: taken as ImageNet's."
+        )
+    mean, std = header.get("mean", IMAGENET_MEAN), header.get("std", IMAGENET_STD)
+    return Weights(arch, "file", size, tuple(mean), tuple(std), classes, lambda: state)
+
+
+def pretrained(weights: Weights, *, num_classes: int) -> nn.Module:
+    """Return torchvision's model with these weights and a new, random head for `num_classes`.
+
+    The model is on the CPU; `train_and_eval` and `evaluate` move it. Call `seed_everything` before
+    for the same new head every time.
+    """
+    if weights.read is None:
+        return get_model(weights.arch, weights=None, num_classes=num_classes)
+    state = weights.read()
+    model = get_model(weights.arch, weights=None)
+    head = _head_name(model)
+    outputs = state.get(f"{head}.weight", torch.empty(0)).shape[0]
+    if outputs and outputs != head_of(model).out_features:
+        replace_head(model, outputs)
+    fit_weights(model, state, f"the file for {weights.arch}")
+    replace_head(model, num_classes)
+    return model
+
+
+def _head_name(model: nn.Module) -> str:
+    """Return the dotted name of the last linear layer, for torchvision's classification models."""
+    if any(name.startswith(("aux", "AuxLogits")) for name, _ in model.named_children()):
+        raise ValueError(
+            f"{type(model).__name__} has auxiliary outputs beside its head, which train_and_eval "
+            "does not train; build it with aux_logits=False, or take a ResNet"
+        )
+    for name in ("fc", "classifier", "head", "heads"):
+        module = getattr(model, name, None)
+        if isinstance(module, nn.Sequential) and len(module):
+            last = list(dict(module.named_children()))[-1]
+            name, module = f"{name}.{last}", module[-1]
+        if isinstance(module, nn.Linear):
+            return name
+    raise ValueError(
+        f"no linear head found in {type(model).__name__}; expected a last nn.Linear named fc, "
+        "classifier, classifier[-1], head or heads.head, as in torchvision's models"
+    )
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """Return the last linear layer, which turns features into logits (`fc` of a ResNet)."""
+    return model.get_submodule(_head_name(model))
+
+
+def replace_head(model: nn.Module, num_classes: int) -> nn.Linear:
+    """Put a new, random linear head for `num_classes` into the model, in place, and return it."""
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; expected at least 1")
+    name, old = _head_name(model), head_of(model)
+    head = nn.Linear(old.in_features, num_classes).to(old.weight.device)
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, head)
+    return head
+
+
+def freeze(model: nn.Module, *names: str) -> None:
+    """Stop the named modules from learning, or without names the whole model.
+
+    `train_mode` (used by `train_and_eval`) keeps what is frozen in eval mode: BatchNorm's running
+    statistics stay as they are and dropout does not act.
+    """
+    _set_trainable(model, names, False)
+
+
+def unfreeze(model: nn.Module, *names: str) -> None:
+    """Let the named modules learn, or without names the whole model; then build the optimizer."""
+    _set_trainable(model, names, True)
+
+
+def _set_trainable(model: nn.Module, names: tuple[str, ...], trainable: bool) -> None:
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules:
+            raise ValueError(
+                f"no module named {name!r} in {type(model).__name__}; its top-level modules are: "
+                f"{', '.join(name for name, _ in model.named_children())}"
+            )
+    for module in [modules[name] for name in names] or [model]:
+        module.requires_grad_(trainable)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Set the model to train mode, but whatever is frozen, and all inside it, to eval mode.
+
+    A module is frozen when it has parameters and none of them learns.
+    """
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def param_groups(model: nn.Module, *, head_lr: float, backbone_lr: float) -> list[dict]:
+    """Return what is trainable as two groups for an optimizer: the head first, then the backbone.
+
+    >>> torch.optim.AdamW(param_groups(model, head_lr=1e-3, backbone_lr=1e-4))
+    """
+    head = {id(parameter) for parameter in head_of(model).parameters()}
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"name": "head", "lr": head_lr, "params": [p for p in trainable if id(p) in head]},
+        {
+            "name": "backbone",
+            "lr": backbone_lr,
+            "params": [p for p in trainable if id(p) not in head],
+        },
+    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError("the whole model is frozen; unfreeze(model, ...) something first")
+    return groups
+
+
+def trainable_table(model: nn.Module):
+    """Return a pandas table of the top-level modules: parameters, and how many of them learn."""
+    import pandas as pd
+
+    rows = []
+    for name, module in model.named_children():
+        sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+        if sizes:
+            learns = sum(size for size, trainable in sizes if trainable)
+            rows.append(
+                {"module": name, "parameters": sum(s for s, _ in sizes), "trainable": learns}
+            )
+    table = pd.DataFrame(rows).set_index("module")
+    table.loc["total"] = table.sum()
+    return table
