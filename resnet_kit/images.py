@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from .settings import cpu_count, progress_bar
 
@@ -65,11 +64,6 @@ def _decode(data: bytes) -> Tensor:
     if not data:
         raise ValueError("the file is empty")
     with Image.open(BytesIO(data)) as picture:
-        upright = picture.getexif().get(0x0112, 1) == 1
-        if picture.format == "JPEG" and picture.mode in ("L", "RGB") and upright:
-            # The same pixels as Pillow's, 1.4 times as fast.
-            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            return decode_jpeg(encoded, mode=ImageReadMode.RGB)
         pixels = np.array(_as_rgb(ImageOps.exif_transpose(picture)))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

@@ -4,7 +4,7 @@ import hashlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -192,6 +192,7 @@ def image_folders(
 
 @dataclass(frozen=True)
 class _Split:
+    folder: Path
     classes: tuple[str, ...]
     files: list[Path]
     labels: list[int]
@@ -214,7 +215,7 @@ def _splits(root: Path, val_from_train: float | None, seed: int) -> dict[str, _S
     """Return the splits "train", "val" and perhaps "test" of a folder."""
     if not root.is_dir():
         raise FileNotFoundError(
-            f"no folder {root}; expected train/ and val/, or a folder per class"
+            f"no folder {root}; expected one with train and val, or one folder per class"
         )
     if val_from_train is not None and not 0 < val_from_train < 1:
         raise ValueError(f"val_from_train is {val_from_train}; expected a share between 0 and 1")
@@ -228,8 +229,8 @@ def _splits(root: Path, val_from_train: float | None, seed: int) -> dict[str, _S
     others = {"val": _scan(folders[0])} if folders else {}
     if (root / "test").exists():
         others["test"] = _scan(root / "test")
-    for name, other in others.items():
-        _check_same_classes(root / "train", train, root / name, other)
+    for other in others.values():
+        _check_same_classes(train, other)
     if val_from_train is None:
         if not folders:
             raise ValueError(
@@ -264,14 +265,14 @@ def _scan(folder: Path) -> _Split:
             )
         files += pictures
         labels += [label] * len(pictures)
-    return _Split(tuple(path.name for path in found), files, labels)
+    return _Split(folder, tuple(path.name for path in found), files, labels)
 
 
-def _check_same_classes(first: Path, train: _Split, second: Path, other: _Split) -> None:
+def _check_same_classes(train: _Split, other: _Split) -> None:
     for name in sorted({*train.classes} ^ {*other.classes}):
-        here, there = (first, second) if name in train.classes else (second, first)
+        here, there = (train, other) if name in train.classes else (other, train)
         raise ValueError(
-            f"class {name} is in {here} but not in {there}; "
+            f"class {name} is in {here.folder} but not in {there.folder}; "
             "expected the same folders in every split"
         )
 
@@ -295,7 +296,7 @@ def _hold_out(split: _Split, share: float, seed: int) -> dict[str, _Split]:
     for pair in zip(split.files, split.labels, strict=True):
         parts["val" if pair[0] in held else "train"].append(pair)
     return {
-        name: _Split(split.classes, [f for f, _ in pairs], [label for _, label in pairs])
+        name: replace(split, files=[f for f, _ in pairs], labels=[label for _, label in pairs])
         for name, pairs in parts.items()
     }
 

@@ -428,15 +428,11 @@ def _check_arguments(given: dict) -> None:
         raise ValueError(f"average is {given['average']!r}; expected a decay between 0 and 1")
     if given["clip_norm"] is not None and not given["clip_norm"] > 0:
         raise ValueError(f"clip_norm is {given['clip_norm']!r}; expected a number above 0")
-    if given["scheduler_every"] not in ("epoch", "step"):
-        raise ValueError(
-            f'scheduler_every is {given["scheduler_every"]!r}; expected "epoch" or "step"'
-        )
-    plateau = isinstance(given["scheduler"], ReduceLROnPlateau)
-    if plateau and given["scheduler_every"] == "step":
-        raise ValueError(
-            'ReduceLROnPlateau needs the val loss: use it with scheduler_every="epoch"'
-        )
+    every = given["scheduler_every"]
+    if every not in ("epoch", "step"):
+        raise ValueError(f'scheduler_every is {every!r}; expected "epoch" or "step"')
+    if every == "step" and isinstance(given["scheduler"], ReduceLROnPlateau):
+        raise ValueError('ReduceLROnPlateau needs the val loss; use scheduler_every="epoch"')
     for name in ("resume", "checkpoint_every"):
         if given[name] and given["checkpoint"] is None:
             raise ValueError(f'{name} needs checkpoint="a/folder"')

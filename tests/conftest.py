@@ -1,0 +1,78 @@
+"""Small things that many tests need."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+REAL = os.environ.get("RESNET_KIT_REAL_DATA")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real pictures that RESNET_KIT_REAL_DATA names."""
+    if not REAL:
+        pytest.skip("RESNET_KIT_REAL_DATA is not set, so there are no real pictures to test with")
+    return Path(REAL)
+
+
+@pytest.fixture
+def data_root(tmp_path, monkeypatch) -> Path:
+    """An empty data root."""
+    monkeypatch.setenv("RESNET_KIT_DATA", str(tmp_path / "root"))
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def full_mode(monkeypatch) -> None:
+    """Normal mode, as in JupyterLab."""
+    monkeypatch.delenv("RESNET_KIT_QUICK")
+
+
+def write_picture(path: Path, seed: int = 0, size: tuple[int, int] = (24, 20)) -> Path:
+    """Write a picture of noise, (width, height) in pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Pictures of noise: train 6 + 5, eval 3 + 2, of the classes a and b."""
+    counts = {"train": {"a": 6, "b": 5}, "eval": {"a": 3, "b": 2}}
+    for split, classes in counts.items():
+        for label, (name, count) in enumerate(classes.items()):
+            for index in range(count):
+                seed = index + 10 * label + 100 * (split == "eval")
+                write_picture(tmp_path / "set" / split / name / f"{index}.png", seed)
+    return tmp_path / "set"
+
+
+def small_net(outputs: int = 3) -> nn.Module:
+    """A convolution, BatchNorm, dropout and a linear head, for pictures (N, 3, H, W)."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(4, outputs),
+    )
+
+
+def tensor_loader(
+    count: int = 20, classes: int = 3, *, seed: int = 0, batch_size: int = 8, shuffle: bool = False
+) -> DataLoader:
+    """Batches of 8x8 noise whose brightness follows the class: learnable."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    images = torch.randn(count, 3, 8, 8, generator=generator) + labels.view(-1, 1, 1, 1)
+    return DataLoader(TensorDataset(images, labels), batch_size=batch_size, shuffle=shuffle)

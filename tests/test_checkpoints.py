@@ -1,0 +1,89 @@
+import os
+
+import pytest
+import torch
+from torch import nn
+
+import resnet_kit as rk
+from conftest import small_net
+from resnet_kit.checkpoints import atomic_file, load_state
+
+
+def test_weights_come_back_exactly(tmp_path):
+    model, other = small_net(), small_net()
+    nn.init.normal_(model[0].weight)
+    model = model.to(memory_format=torch.channels_last)
+    path = rk.save_weights(model, tmp_path / "new" / "a.safetensors", metadata={"epoch": 3})
+    rk.load_weights(other, path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])
+    state, header = rk.read_weights(path)
+    assert header == {"epoch": 3}
+    assert all(tensor.is_contiguous() for tensor in state.values())
+
+
+def test_pth_weights_are_loaded(tmp_path):
+    torch.save(small_net().state_dict(), tmp_path / "a.pth")
+    rk.load_weights(small_net(), tmp_path / "a.pth")
+
+
+class Trap:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    torch.save({"a": Trap(tmp_path / "trap")}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"more than tensors.*save model.state_dict\(\) instead"):
+        rk.read_weights(tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="no resume state"):
+        load_state(tmp_path / "a.pth")
+    assert not (tmp_path / "trap").exists()
+
+
+def test_whole_pickled_models_are_refused(tmp_path):
+    torch.save(small_net(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="more than tensors"):
+        rk.read_weights(tmp_path / "a.pth")
+
+
+def test_damaged_foreign_and_missing_files_say_so(tmp_path):
+    path = rk.save_weights(small_net(), tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(path.read_bytes()[:-20])
+    (tmp_path / "c.pth").write_bytes(b"nothing")
+    torch.save([1, 2], tmp_path / "d.pth")
+    for name in ("b.safetensors", "c.pth"):
+        with pytest.raises(ValueError, match=f"{name} (is damaged|holds more)"):
+            rk.read_weights(tmp_path / name)
+    with pytest.raises(ValueError, match="holds no state_dict"):
+        rk.read_weights(tmp_path / "d.pth")
+    with pytest.raises(FileNotFoundError, match="expected weights"):
+        rk.read_weights(tmp_path / "e.pth")
+    with pytest.raises(ValueError, match=r"written as \.safetensors, not a.pth"):
+        rk.save_weights(small_net(), tmp_path / "a.pth")
+
+
+def test_weights_of_another_model_are_refused_by_name(tmp_path):
+    path = rk.save_weights(small_net(3), tmp_path / "a.safetensors")
+    model = small_net(4)
+    before = model[6].weight.clone()
+    with pytest.raises(ValueError, match=r"6.weight is \(3, 4\), the model's \(4, 4\)"):
+        rk.load_weights(model, path)
+    with pytest.raises(ValueError, match=r"2 missing \(first: weight\).*unexpected \(first: 0"):
+        rk.load_weights(nn.Linear(2, 2), path)
+    assert torch.equal(model[6].weight, before)
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

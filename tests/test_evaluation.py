@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import resnet_kit as rk
+from conftest import small_net, tensor_loader
+from resnet_kit import figures
+
+
+def evaluation(labels, probabilities, **options):
+    probabilities = np.array(probabilities, np.float32)
+    classes = tuple("abc"[: probabilities.shape[1]])
+    return rk.Evaluation(0.5, np.array(labels), probabilities, classes, **options)
+
+
+EXAMPLE = evaluation(
+    [0, 0, 1, 1, 2],
+    [[0.9, 0.1, 0], [0.3, 0.6, 0.1], [0.2, 0.8, 0], [0.95, 0.05, 0], [0.1, 0.1, 0.8]],
+    files=tuple(Path(f"{index}.png") for index in range(5)),
+)
+
+
+def test_scores_are_derived_from_the_predictions():
+    assert EXAMPLE.predictions.tolist() == [0, 1, 1, 0, 2]
+    assert EXAMPLE.accuracy == 3 / 5
+    assert EXAMPLE.confusion.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    assert EXAMPLE.per_class["accuracy"].tolist() == [0.5, 0.5, 1.0]
+    assert "60.0% of 5 pictures" in repr(EXAMPLE)
+
+
+def test_mistakes_are_sorted_by_confidence_and_name_their_files():
+    table = EXAMPLE.mistakes()
+    assert table["picture"].tolist() == [3, 1]
+    assert table["file"].tolist() == [Path("3.png"), Path("1.png")]
+    assert table[["actual", "predicted"]].values.tolist() == [["b", "a"], ["a", "b"]]
+    assert len(EXAMPLE.mistakes(1)) == 1
+
+
+def test_interval_is_wilsons():
+    # Agresti and Coull (1998): of 10 none right gives 0 to 0.2775.
+    low, high = rk.wilson_interval(0, 10)
+    assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(0.2775, abs=1e-4)
+    assert rk.wilson_interval(0, 0) == (0, 1)
+
+
+def test_class_without_pictures_is_no_error():
+    table = evaluation([0, 0], [[0.9, 0.1], [0.8, 0.2]]).per_class
+    assert np.isnan(table.loc["b", "accuracy"]) and table.loc["b", "high"] == 1
+
+
+def test_short_last_batch_is_weighted():
+    model = small_net()
+    whole = rk.evaluate(model, tensor_loader(10, batch_size=10))
+    parts = rk.evaluate(model, tensor_loader(10, batch_size=8))
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert parts.accuracy == whole.accuracy == whole.correct.sum() / 10
+
+
+def test_evaluate_changes_neither_weights_nor_modes():
+    model = small_net()
+    rk.freeze(model, "1")
+    rk.train_mode(model)
+    modes = [module.training for module in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rk.evaluate(model, tensor_loader())
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_evaluate_is_fp32_unless_asked(monkeypatch):
+    kinds = []
+    model = small_net()
+    model[6].register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    rk.evaluate(model, tensor_loader(4))
+    rk.evaluate(model, tensor_loader(4), precision="auto")
+    assert kinds == [torch.float32, torch.bfloat16]
+
+
+def test_files_are_named_only_in_a_fixed_order(folder):
+    loaders = rk.image_folders(folder, size=16)
+    model = small_net(2)
+    assert rk.evaluate(model, loaders.val).files == loaders.files["val"]
+    assert rk.evaluate(model, loaders.train).files is None
+    assert rk.evaluate(model, loaders.plain("train")).files == loaders.files["train"]
+    assert rk.evaluate(model, loaders.val).classes == ("a", "b")
+
+
+def test_empty_loaders_and_wrong_heads_are_refused(folder):
+    empty = DataLoader(TensorDataset(torch.zeros(0, 3, 4, 4), torch.zeros(0, dtype=torch.long)))
+    with pytest.raises(ValueError, match="the loader is empty; expected at least one batch"):
+        rk.evaluate(small_net(), empty)
+    with pytest.raises(ValueError, match="3 outputs, but the data set has 2 classes: a, b"):
+        rk.evaluate(small_net(3), rk.image_folders(folder, size=16).val)
+
+
+def test_grey_pictures_for_a_colour_net_are_explained():
+    grey = [(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))]
+    with pytest.raises(ValueError, match=r"have 1 channel\(s\).*expects 3; .*expand"):
+        rk.evaluate(small_net(), grey)
+
+
+def test_other_errors_of_a_model_pass_unchanged():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        rk.evaluate(nn.Linear(4, 2), [(torch.zeros(2, 5), torch.tensor([0, 1]))])
+
+
+def test_labels_beyond_the_head_are_explained():
+    batch = [(torch.zeros(2, 3, 8, 8), torch.tensor([0, 7]))]
+    with pytest.raises(ValueError, match="labels from 0 to 7.*3 outputs.*num_classes=8"):
+        rk.evaluate(small_net(), batch)
+
+
+def test_figures_show_themselves_once_as_png(folder):
+    result = rk.evaluate(small_net(2), rk.image_folders(folder, size=16).val)
+    figure = result.plot_confusion()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    if result.mistakes().empty:
+        pytest.fail("the untrained net was expected to be wrong somewhere")
+    assert result.plot_mistakes(3)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_figures_explain_what_they_cannot_draw():
+    right = evaluation([0], [[1.0, 0.0]], files=(Path("a.png"),))
+    with pytest.raises(ValueError, match="no mistake to draw"):
+        right.plot_mistakes()
+    with pytest.raises(ValueError, match="come from no files"):
+        evaluation([0], [[0.0, 1.0]]).plot_mistakes()
+    with pytest.raises(ValueError, match="no epoch was finished"):
+        rk.History().plot()
+    with pytest.raises(ValueError, match="no pictures to draw"):
+        rk.picture_grid([])
+
+
+def test_grid_denormalises_and_clips():
+    picture = torch.tensor([-1.0, 0.0, 9.0]).view(3, 1, 1).expand(3, 2, 2)
+    shown = figures._displayable(picture, mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2])
+    assert np.allclose(shown[0, 0], [0.3, 0.5, 1.0])
+
+
+def test_use_style_sets_matplotlibs_defaults():
+    from matplotlib import rc_context, rcParams
+
+    with rc_context():
+        rk.use_style()
+        assert rcParams["axes.spines.top"] is False

@@ -1,0 +1,264 @@
+import multiprocessing
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, SequentialSampler
+from torchvision.transforms import v2
+
+import resnet_kit as rk
+from conftest import write_picture
+from resnet_kit import loaders as module
+from resnet_kit.datasets import COUNTS
+
+
+def batches(loader):
+    return torch.cat([images for images, _ in loader])
+
+
+def test_two_splits_become_loaders(folder):
+    loaders = rk.image_folders(folder, size=16, batch_size=4)
+    assert (len(loaders.train.dataset), len(loaders.val.dataset), loaders.test) == (11, 5, None)
+    assert loaders.classes == ("a", "b") and loaders.size == 16
+    images, labels = next(iter(loaders.val))
+    assert images.shape == (4, 3, 16, 16) and images.dtype == torch.float32
+    assert labels.tolist() == [0, 0, 0, 1] and labels.dtype == torch.int64
+    assert [path.parent.name for path in loaders.files["val"]] == ["a", "a", "a", "b", "b"]
+    assert repr(loaders) == "Loaders(train 11, val 5 pictures of 16 px; 2 classes: a, b)"
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_folder_has_several_names_and_test_is_found(folder, name):
+    (folder / "eval").rename(folder / name)
+    shutil.copytree(folder / name, folder / "test")
+    loaders = rk.image_folders(folder, size=16)
+    assert len(loaders.val.dataset) == 5 and len(loaders.test.dataset) == 5
+    assert loaders.plain("test") is loaders.test
+
+
+def test_validation_is_neither_the_training_folder_nor_augmented(folder):
+    loaders = rk.image_folders(folder, size=16)
+    assert not set(loaders.files["train"]) & set(loaders.files["val"])
+    assert torch.equal(batches(loaders.val), batches(loaders.val))
+    assert torch.equal(batches(loaders.plain("train")), batches(loaders.plain("train")))
+    assert isinstance(loaders.val.sampler, SequentialSampler)
+    assert not torch.equal(batches(loaders.train), batches(loaders.train))
+
+
+def test_validation_pictures_are_resized_and_centre_cropped(tmp_path):
+    for split in ("train", "val"):
+        write_picture(tmp_path / split / "a" / "1.png", 1, (60, 40))
+    loaders = rk.image_folders(tmp_path, size=28, mean=[0, 0, 0], std=[1, 1, 1])
+    picture = rk.read_image(loaders.files["val"][0])
+    resized = v2.functional.resize(picture, 32, antialias=True)  # 28 * 256 / 224
+    expected = v2.functional.center_crop(resized, 28) / 255
+    assert torch.allclose(next(iter(loaders.val))[0][0], expected)
+
+
+def test_statistics_are_the_training_pictures_or_those_of_the_weights(folder):
+    stats = rk.mean_std(folder / "train")
+    loaders = rk.image_folders(folder, size=16)
+    assert loaders.mean == stats.mean and loaders.std == stats.std
+    source = rk.weights("resnet18", None)
+    loaders = rk.image_folders(folder, like=source, size=16)
+    assert loaders.mean == source.mean and loaders.std == source.std
+    assert rk.image_folders(folder, like=source).size == source.size == 224
+    own = rk.image_folders(folder, like=source, mean=[0, 0, 0], std=[1, 1, 1], size=16)
+    assert own.mean == (0, 0, 0)
+    with pytest.raises(ValueError, match="only one of mean and std"):
+        rk.image_folders(folder, mean=[0, 0, 0])
+
+
+def test_random_numbers_of_a_picture_follow_from_seed_epoch_and_index(folder):
+    dataset = rk.image_folders(folder, size=16, seed=3).train.dataset
+    first, again = dataset[1, 4][0], dataset[1, 4][0]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, dataset[2, 4][0])
+    other = rk.image_folders(folder, size=16, seed=4).train.dataset
+    assert not torch.equal(first, other[1, 4][0])
+
+
+@pytest.mark.parametrize("augment", ["standard", "trivial"])
+def test_batches_are_the_same_for_any_number_of_workers(folder, augment):
+    runs = []
+    for workers in (0, 1, 2):
+        loaders = rk.image_folders(folder, size=16, augment=augment, workers=workers, batch_size=4)
+        runs.append(torch.cat([batches(loaders.train), batches(loaders.train)]))
+    assert torch.equal(runs[0], runs[1]) and torch.equal(runs[0], runs[2])
+    assert not torch.equal(runs[0][:11], runs[0][11:])
+
+
+def test_persistent_workers_see_new_epochs(folder):
+    plain = rk.image_folders(folder, size=16, workers=0).train
+    lasting = DataLoader(plain.dataset, batch_size=4, num_workers=2, persistent_workers=True,
+                         sampler=module.EpochSampler(11, 0))  # fmt: skip
+    for _ in range(3):
+        assert torch.equal(batches(plain), batches(lasting))
+
+
+def test_set_epoch_repeats_an_epoch(folder):
+    loader = rk.image_folders(folder, size=16).train
+    first = batches(loader)
+    assert not torch.equal(first, batches(loader))
+    loader.sampler.set_epoch(1)
+    assert torch.equal(first, batches(loader))
+    assert sorted(index for _, index in loader.sampler) == list(range(11))
+
+
+def test_loading_leaves_the_callers_random_numbers_alone(folder):
+    loader = rk.image_folders(folder, size=16, workers=0).plain("train")
+    dataset = rk.image_folders(folder, size=16).train.dataset
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    dataset[1, 2]
+    assert torch.equal(torch.rand(2), expected)
+    assert len(loader) == 1
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_all_that_workers_need_can_be_sent_to_them(folder, method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} on this platform")
+    loader = rk.image_folders(folder, size=16, augment="trivial", workers=0).train
+    copy = pickle.loads(pickle.dumps(loader.dataset))
+    assert torch.equal(copy[1, 2][0], loader.dataset[1, 2][0])
+    pickle.dumps(module._ignore_interrupts)
+    if method == "spawn":  # one real start: it takes seconds
+        spawned = DataLoader(loader.dataset, batch_size=4, num_workers=1,
+                             sampler=module.EpochSampler(11, 0),
+                             worker_init_fn=module._ignore_interrupts,
+                             multiprocessing_context=method)  # fmt: skip
+        loader.sampler.set_epoch(1)
+        assert torch.equal(batches(spawned), batches(loader))
+
+
+def test_workers_follow_device_and_platform(monkeypatch):
+    monkeypatch.setattr(module, "cpu_count", lambda: 6)
+    monkeypatch.setenv("RESNET_KIT_DEVICE", "cpu")
+    monkeypatch.setattr(module, "_forks", lambda: True)
+    assert module._default_workers() == 2
+    monkeypatch.setattr(module, "_forks", lambda: False)
+    assert module._default_workers() == 0
+    monkeypatch.setenv("RESNET_KIT_DEVICE", "cuda")
+    assert module._default_workers() == 6
+
+
+def test_own_augmentation_ends_in_uint8_of_the_right_size(folder):
+    flip = v2.Compose([v2.Resize((16, 16)), v2.RandomHorizontalFlip()])
+    assert next(iter(rk.image_folders(folder, size=16, augment=flip).train))[0].shape[-1] == 16
+    loaders = rk.image_folders(folder, size=32, augment=flip, workers=0)
+    with pytest.raises(ValueError, match=r"uint8 of shape \(3, 16, 16\).*crop to 32 px"):
+        next(iter(loaders.train))
+    floats = v2.Compose([v2.Resize((16, 16)), v2.ToDtype(torch.float32, scale=True)])
+    loaders = rk.image_folders(folder, size=16, augment=floats, workers=0)
+    with pytest.raises(ValueError, match="float32.*leave out conversion"):
+        next(iter(loaders.train))
+    with pytest.raises(ValueError, match="'strong'; expected none, standard, trivial"):
+        rk.image_folders(folder, augment="strong")
+
+
+def test_no_augmentation_trains_on_validation_transforms(folder):
+    loaders = rk.image_folders(folder, size=16, augment="none", batch_size=11)
+    images, _ = next(iter(loaders.train))
+    order = [index for _, index in module.EpochSampler(11, 0)]
+    assert torch.equal(images, batches(loaders.plain("train"))[order])
+
+
+def test_one_folder_of_classes_is_split_by_file_hash(folder):
+    loaders = rk.image_folders(folder / "train", size=16)
+    assert len(loaders.val.dataset) == 2 and len(loaders.train.dataset) == 9
+    again = rk.image_folders(folder / "train", size=16)
+    assert again.files == loaders.files
+    others = {rk.image_folders(folder / "train", size=16, seed=s).files["val"] for s in range(1, 6)}
+    assert len(others | {loaders.files["val"]}) > 1
+
+
+def test_hold_out_is_stratified_and_the_other_folder_becomes_test(folder):
+    loaders = rk.image_folders(folder, size=16, val_from_train=0.4)
+    labels = [path.parent.name for path in loaders.files["val"]]
+    assert labels == ["a", "a", "b", "b"]
+    assert len(loaders.test.dataset) == 5 and "eval" in str(loaders.files["test"][0])
+    parts = set(loaders.files["train"]) | set(loaders.files["val"])
+    assert len(parts) == 11
+
+
+def test_copies_of_a_picture_stay_together(tmp_path):
+    for name in "ab":
+        for index in range(8):
+            path = write_picture(tmp_path / name / f"{index}.png", index)
+            shutil.copy(path, path.with_name(f"copy of {index}.png"))
+    loaders = rk.image_folders(tmp_path, size=16)
+    held = {path.name.removeprefix("copy of ") for path in loaders.files["val"]}
+    kept = {path.name.removeprefix("copy of ") for path in loaders.files["train"]}
+    assert held and not held & kept
+
+
+def test_hidden_folders_are_no_class(folder):
+    write_picture(folder / "train" / ".ipynb_checkpoints" / "1.png")
+    write_picture(folder / "train" / "a" / ".ipynb_checkpoints" / "0-checkpoint.png")
+    loaders = rk.image_folders(folder, size=16)
+    assert loaders.classes == ("a", "b") and len(loaders.train.dataset) == 11
+
+
+def test_missing_folders_and_files_for_folders_are_refused(folder):
+    with pytest.raises(FileNotFoundError, match="no folder .*expected one with train and val"):
+        rk.image_folders(folder / "none")
+    shutil.rmtree(folder / "eval")
+    with pytest.raises(ValueError, match="none of val, eval, .*val_from_train=0.15"):
+        rk.image_folders(folder)
+    (folder / "eval").touch()
+    with pytest.raises(NotADirectoryError, match="eval is a file; expected a folder"):
+        rk.image_folders(folder)
+
+
+def test_empty_classes_and_folders_without_classes_are_refused(folder):
+    shutil.rmtree(folder / "eval" / "b")
+    (folder / "eval" / "b").mkdir()
+    (folder / "eval" / "b" / "a.gif").touch()
+    with pytest.raises(ValueError, match=r"class b in .*eval has no pictures \(only .gif files\)"):
+        rk.image_folders(folder)
+    with pytest.raises(ValueError, match="no folders in .*expected one folder of pictures per"):
+        rk.image_folders(folder / "train" / "a")
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_class_in_only_one_split_is_refused_by_name(folder, split):
+    write_picture(folder / split / "c" / "1.png")
+    with pytest.raises(ValueError, match=rf"class c is in .*{split} but not in"):
+        rk.image_folders(folder)
+
+
+def test_ambiguous_and_impossible_splits_are_refused(folder):
+    shutil.copytree(folder / "eval", folder / "val")
+    with pytest.raises(ValueError, match="val and eval: expected one validation folder"):
+        rk.image_folders(folder)
+    (folder / "val").rename(folder / "test")
+    with pytest.raises(ValueError, match="eval and test, so there is nothing to hold out"):
+        rk.image_folders(folder, val_from_train=0.2)
+    with pytest.raises(ValueError, match="val_from_train is 1.5; expected a share"):
+        rk.image_folders(folder, val_from_train=1.5)
+    write_picture(folder.parent / "one" / "a" / "1.png")
+    with pytest.raises(ValueError, match="class a has 1 pictures .*too few to hold 20% out"):
+        rk.image_folders(folder.parent / "one")
+
+
+def test_unknown_split_names_the_known(folder):
+    with pytest.raises(ValueError, match="no split 'test'; this data set has: train, val"):
+        rk.image_folders(folder, size=16).plain("test")
+
+
+def test_corrupt_picture_is_named_through_a_worker(folder):
+    (folder / "train" / "a" / "3.png").write_bytes(b"broken")
+    loaders = rk.image_folders(folder, size=16, mean=[0] * 3, std=[1] * 3, workers=2)
+    with pytest.raises(rk.UnreadableImageError, match="3.png"):
+        list(loaders.train)
+
+
+def test_photos_are_596_and_355(real_data):
+    loaders = rk.image_folders(real_data / "cat_dog_ants_bees", like=rk.weights("resnet18", None))
+    assert (len(loaders.train.dataset), len(loaders.val.dataset)) == (596, 355)
+    counts = np.bincount(loaders.train.dataset.labels).tolist()
+    assert counts == list(COUNTS["train"].values()) and sum(COUNTS["eval"].values()) == 355

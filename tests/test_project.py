@@ -1,0 +1,70 @@
+"""What holds for the project as a whole: floors, dependencies, the README's commands."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = [
+    {"settings", "figures", "checkpoints", "resnets"},
+    {"images", "transfer", "drawn", "history", "results"},
+    {"loaders", "evaluation"},
+    {"datasets", "training"},
+    {"features", "inspection"},
+    {"classifier", "strategies", "doctor"},
+]
+
+
+def floor_of(module: str) -> int:
+    return next(floor for floor, modules in enumerate(FLOORS) if module in modules)
+
+
+def imported_modules(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    relative = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level)
+    return {node.module for node in relative if node.module}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "resnet_kit").glob("*.py")), ids=lambda p: p.stem)
+def test_imports_go_downwards(path):
+    if path.stem == "__init__":
+        return
+    for module in imported_modules(path):
+        assert floor_of(module) < floor_of(path.stem), f"{path.stem} imports {module}"
+
+
+def test_no_module_of_the_package_is_too_long_to_read():
+    lines = {p.stem: len(p.read_text().splitlines()) for p in (ROOT / "resnet_kit").glob("*.py")}
+    del lines["drawn"]
+    assert sum(lines.values()) < 2400, lines
+
+
+def test_requirements_hold_all_that_the_package_needs():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or newer reads TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=]", name)[0] for name in project["dependencies"]}
+    given = {re.split(r"[<>=]", x)[0] for x in (ROOT / "requirements.txt").read_text().split("\n")}
+    assert needed - {"numpy", "pillow"} <= given  # torchvision brings these two
+
+
+def test_readme_has_one_line_to_open_and_one_to_test():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert sum("jupyter lab" in line and "pip install" in line for line in lines) == 1
+    assert sum("pytest --nbval-lax" in line and "pip install" in line for line in lines) == 1
+
+
+def test_no_committed_text_names_a_path_of_a_machine():
+    paths = re.compile(r"(?<![\w.:/~-])/(?:home|Users|root|work)/")
+    for pattern in ("*.md", "*.py", "*.ipynb", "*.json"):
+        for path in ROOT.rglob(pattern):
+            parts = path.relative_to(ROOT).parts
+            if not any(part.startswith(".") or part in ("data", "build") for part in parts):
+                found = paths.findall(path.read_text(encoding="utf-8"))
+                assert path.name == "test_project.py" or not found, path
+
+
+def test_python_is_one_that_the_project_supports():
+    assert sys.version_info >= (3, 10)

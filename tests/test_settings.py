@@ -1,0 +1,108 @@
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import resnet_kit as rk
+from resnet_kit import settings
+
+
+def test_choose_gives_the_quick_value_and_says_so(capsys):
+    settings._announce_quick_mode.cache_clear()
+    assert rk.choose(quick=1, cpu=2, gpu=3) == 1
+    assert "QUICK MODE" in capsys.readouterr().out
+
+
+def test_choose_gives_the_value_of_the_device(full_mode, monkeypatch, capsys):
+    monkeypatch.setenv("RESNET_KIT_DEVICE", "cpu")
+    assert rk.choose(quick=1, cpu=2, gpu=3) == 2
+    monkeypatch.setenv("RESNET_KIT_DEVICE", "cuda:0")
+    assert rk.choose(quick=1, cpu=2, gpu=3) == 3
+    assert capsys.readouterr().out == ""
+
+
+def test_quick_mode_is_off_for_zero(monkeypatch):
+    monkeypatch.setenv("RESNET_KIT_QUICK", "0")
+    assert not rk.quick_mode()
+
+
+def test_seed_everything_repeats_all_random_numbers():
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    rk.seed_everything(3)
+    first = draw()
+    rk.seed_everything(3)
+    assert draw() == first
+    rk.seed_everything(4)
+    assert draw() != first
+
+
+def test_own_random_numbers_leave_the_callers_alone():
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    rk.seed_everything(3)
+    expected = draw()
+    rk.seed_everything(3)
+    with settings.own_random_numbers(5):
+        first = draw()
+    assert draw() == expected
+    with settings.own_random_numbers(5):
+        assert draw() == first
+
+
+def test_mixed_seeds_differ_in_every_place_and_refuse_negative_ones():
+    seeds = {settings.mixed_seed(a, b, c) for a in range(5) for b in range(5) for c in range(5)}
+    assert len(seeds) == 125
+    with pytest.raises(ValueError, match="at least 0, not -1"):
+        settings.mixed_seed(-1)
+
+
+@pytest.mark.parametrize(
+    ("bf16", "amx", "expected"),
+    [(False, False, "fp32"), (True, False, "bf16"), (False, True, "bf16")],
+)
+def test_cpu_takes_bf16_only_where_it_is_native(monkeypatch, bf16, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert rk.best_precision(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp16"), ((8, 0), "bf16")])
+def test_cuda_precision_follows_its_capability(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert rk.best_precision(torch.device("cuda")) == expected
+
+
+def test_other_devices_take_fp32_and_wrong_names_are_refused():
+    assert rk.best_precision(torch.device("mps")) == "fp32"
+    with pytest.raises(ValueError, match="'half'; expected one of: auto, fp32, bf16, fp16"):
+        settings.resolve_precision(torch.device("cpu"), "half")
+
+
+def test_data_root_is_the_checkouts_unless_it_is_set(monkeypatch, tmp_path):
+    monkeypatch.delenv("RESNET_KIT_DATA", raising=False)
+    assert (rk.data_root() / "README.md").is_file()
+    monkeypatch.setenv("RESNET_KIT_DATA", str(tmp_path))
+    assert rk.data_root() == tmp_path
+    assert settings.short_path(tmp_path / "cats") == "data/cats"
+
+
+def test_import_is_light():
+    heavy = "matplotlib", "cv2", "pandas", "sklearn", "scipy", "torchinfo"
+    code = f"import sys, resnet_kit; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_progress_bars_leave_nothing_behind(monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE")
+    code = "from resnet_kit.settings import progress_bar as p; list(p([1, 2], description='x'))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True).stderr.decode()
+    assert "x:" in shown
+    assert shown.split("\r")[-1].strip() == ""
+    assert settings.progress_bar([1], show=False).disable

@@ -1,0 +1,639 @@
+import io
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
+from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
+
+import resnet_kit as rk
+from conftest import small_net, tensor_loader, write_picture
+from resnet_kit import training
+from resnet_kit.checkpoints import load_state
+
+
+def run(model=None, epochs=2, train=None, val=None, *, lr=0.1, momentum=0.9, **options):
+    """Train the small net with SGD; return the model and the history."""
+    model = model if model is not None else small_net()
+    optimizer = options.pop("optimizer", None)
+    if optimizer is None:
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(trainable, lr=lr, momentum=momentum)
+    scheduler = options.pop("scheduler", None)
+    history = rk.train_and_eval(
+        model,
+        epochs,
+        options.pop("criterion", nn.CrossEntropyLoss()),
+        optimizer,
+        train if train is not None else tensor_loader(shuffle=True),
+        val if val is not None else tensor_loader(12, seed=1),
+        scheduler=scheduler(optimizer) if scheduler else None,
+        **options,
+    )
+    return model, history
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+class Scripted:
+    """A val loader whose accuracy per epoch is given: the model must always answer class 0."""
+
+    def __init__(self, accuracies):
+        self.accuracies, self.epoch = accuracies, 0
+
+    def __iter__(self):
+        right = round(10 * self.accuracies[self.epoch])
+        self.epoch += 1
+        yield torch.zeros(10, 3, 8, 8), torch.tensor([0] * right + [1] * (10 - right))
+
+
+class AlwaysZero(nn.Module):
+    """Answers class 0; its weight counts the steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        logits = torch.zeros(len(images), 3) + 0 * self.weight
+        logits[:, 0] += 5
+        return logits - self.weight.sum() * torch.tensor([1.0, 1, 1])
+
+
+class Counting(torch.optim.SGD):
+    """Adds 1 to the weight at each step."""
+
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.data += 1
+
+
+# What is learned, and what is kept
+
+
+def test_it_learns_and_reports_every_epoch():
+    model, history = run(epochs=12, lr=0.3)
+    assert history.best_accuracy > 0.8
+    assert [row["epoch"] for row in history.rows] == list(range(1, 13))
+    keys = {"epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "lr", "seconds"}
+    assert set(history.rows[0]) == keys
+    assert history.stopped == "finished" and history.seconds > 0
+    assert history.to_frame().index.tolist() == list(range(1, 13))
+    assert not any(module.training for module in model.modules())
+    assert history.plot()._repr_png_().startswith(b"\x89PNG")
+    assert "12 epochs" in repr(history)
+
+
+def test_best_weights_are_a_copy_and_ties_keep_the_earlier():
+    model = AlwaysZero()
+    optimizer = Counting(model.parameters(), lr=1)
+    val = Scripted([0.2, 0.6, 0.6, 0.4])
+    _, history = run(model, 4, tensor_loader(4, batch_size=4), val, optimizer=optimizer)
+    assert (history.best_epoch, history.best_accuracy) == (2, 0.6)
+    assert model.weight.item() == 2  # one step an epoch: the weights of epoch 2, not of epoch 4
+
+
+def test_best_accuracy_is_what_evaluate_finds():
+    val = tensor_loader(30, seed=1, batch_size=7)
+    model, history = run(epochs=4, val=val, precision="fp32")
+    assert rk.evaluate(model, val).accuracy == history.best_accuracy
+
+
+def test_short_last_batch_is_weighted():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    loaders = [tensor_loader(10, batch_size=size) for size in (10, 8)]
+    whole, parts = (run(model, 1, train=x, val=x, lr=0, momentum=0)[1].rows[0] for x in loaders)
+    for split in ("train", "val"):
+        assert parts[f"{split}_loss"] == pytest.approx(whole[f"{split}_loss"], rel=1e-6)
+        assert parts[f"{split}_accuracy"] == whole[f"{split}_accuracy"]
+
+
+def test_frozen_backbone_is_bit_identical():
+    model = small_net()
+    images = torch.randn(5, 3, 8, 8)
+    rk.freeze(model, "0", "1")
+    model.eval()
+    before, features = state(model), model[:5](images).clone()
+    run(model, 3)
+    assert torch.equal(model[:5](images), features)
+    after = state(model)
+    assert all(torch.equal(after[k], before[k]) for k in after if k[0] in "01")
+    assert not torch.equal(after["6.weight"], before["6.weight"])
+
+
+def test_unfrozen_batchnorm_does_drift():
+    model = small_net()
+    model[1].requires_grad_(True)
+    before = model[1].running_mean.clone()
+    run(model, 1)
+    assert not torch.equal(model[1].running_mean, before)
+
+
+def test_features_train_a_head_with_the_same_loop():
+    loader = [(torch.eye(6).repeat(4, 1), torch.arange(24) % 6 % 3)]
+    head = nn.Linear(6, 3)
+    assert run(head, 30, [*loader], [*loader, *loader], lr=0.5)[1].best_accuracy == 1
+
+
+# The optimizer, the scheduler and the arithmetic
+
+
+def test_stale_optimizer_is_refused():
+    model = small_net()
+    rk.freeze(model, "0", "1")
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    rk.unfreeze(model)
+    message = (
+        r"4 trainable parameters are not in the optimizer \(first: 0.weight\); "
+        r"build the optimizer after unfreeze\(\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        run(model, optimizer=optimizer)
+    rk.freeze(model)
+    with pytest.raises(ValueError, match="whole model is frozen"):
+        run(model, optimizer=optimizer)
+
+
+def test_scheduler_of_another_optimizer_is_refused():
+    other = torch.optim.SGD(small_net().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="belongs to another optimizer"):
+        run(scheduler=lambda optimizer: CosineAnnealingLR(other, 2))
+
+
+def test_scheduler_steps_by_epoch_or_by_step():
+    halve = {"lr_lambda": lambda count: 0.5**count}
+    _, history = run(epochs=3, scheduler=lambda o: LambdaLR(o, **halve))
+    assert [row["lr"] for row in history.rows] == [0.1, 0.05, 0.025]
+    _, history = run(epochs=2, scheduler=lambda o: LambdaLR(o, **halve), scheduler_every="step")
+    assert [row["lr"] for row in history.rows] == [0.1 / 2**3, 0.1 / 2**6]  # 3 steps an epoch
+
+
+def test_plateau_scheduler_gets_the_val_loss():
+    seen = []
+
+    class Watched(ReduceLROnPlateau):
+        def step(self, metrics):
+            seen.append(metrics)
+            super().step(metrics)
+
+    _, history = run(epochs=3, scheduler=Watched)
+    assert seen == [row["val_loss"] for row in history.rows]
+    with pytest.raises(ValueError, match="needs the val loss"):
+        run(scheduler=ReduceLROnPlateau, scheduler_every="step")
+
+
+def test_accumulated_batches_equal_one_large_batch():
+    torch.manual_seed(0)
+    nets = [nn.Sequential(nn.Flatten(), nn.Linear(192, 3)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    run(nets[0], 1, train=tensor_loader(20, batch_size=15), precision="fp32")
+    run(nets[1], 1, train=tensor_loader(20, batch_size=5), accumulate=3, precision="fp32")
+    assert torch.allclose(nets[0][1].weight, nets[1][1].weight, atol=1e-6)
+
+
+def test_gradients_are_clipped():
+    norms = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            grads = [p.grad.flatten() for g in self.param_groups for p in g["params"]]
+            norms.append(torch.cat(grads).norm().item())
+            super().step(closure)
+
+    for clip in (None, 1e-3):
+        model = small_net()
+        run(model, 1, optimizer=Watched(model.parameters(), lr=0.1), clip_norm=clip)
+    assert min(norms[:3]) > 1e-2 and max(norms[3:]) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_running_average_is_what_is_validated_and_kept():
+    model = AlwaysZero()
+    optimizer = Counting(model.parameters(), lr=1)
+    train = tensor_loader(12, batch_size=4)
+    run(model, 1, train, Scripted([0.5]), optimizer=optimizer, average=0.5)
+    # Weights 1, 2, 3 after the steps: the average starts at 1, then 1.5, then 2.25.
+    assert model.weight.item() == pytest.approx(2.25)
+
+
+def test_compiled_training_gives_a_trained_plain_model(monkeypatch):
+    calls = []
+    compiled = torch.compile
+
+    def eager(module):
+        calls.append(module)
+        return compiled(module, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", eager)
+    model, history = run(epochs=2, compile=True)
+    assert calls == [model] and type(model) is nn.Sequential
+    assert history.rows[1]["train_loss"] < history.rows[0]["train_loss"]
+
+
+def test_precision_and_memory_format_during_and_after():
+    seen = []
+    model = small_net()
+    model[0].register_forward_hook(
+        lambda m, inputs, output: seen.append(
+            (output.dtype, m.weight.dtype, inputs[0].is_contiguous(memory_format=torch.channels_last),
+             m.weight.is_contiguous(memory_format=torch.channels_last))
+        )
+    )  # fmt: skip
+    strides = model[0].weight.stride()
+    run(model, 1, precision="bf16")
+    assert set(seen[:3]) == {(torch.bfloat16, torch.float32, True, True)}
+    assert model[0].weight.stride() == strides and model[0].weight.dtype == torch.float32
+    seen.clear()
+    run(model, 1, precision="fp32")
+    assert set(seen) == {(torch.float32, torch.float32, False, False)}
+
+
+def test_saved_tensors_are_contiguous(tmp_path):
+    run(epochs=1, checkpoint=tmp_path, precision="bf16")
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    tensors = [*saved["model"].values(), *saved["best"].values()]
+    assert all(tensor.is_contiguous() for tensor in tensors)
+
+
+def test_fp16_trains_with_a_scaler(tmp_path):
+    _, history = run(epochs=2, precision="fp16", checkpoint=tmp_path)
+    assert history.stopped == "finished"
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["scaler"]["scale"] > 1
+
+
+def test_no_tensor_is_read_during_the_steps(monkeypatch):
+    """Reading a tensor's value makes a GPU wait; count the reads for 3 and for 30 steps."""
+    reads = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *args, original=original, name=name):
+            reads.append(name)
+            return original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    counts = []
+    for steps in (3, 30):
+        train = [(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long))] * steps
+        reads.clear()
+        run(None, 1, train, tensor_loader(4), progress=False)
+        counts.append(len(reads))
+    assert counts[0] == counts[1]
+
+
+def test_a_bar_reads_at_most_four_times_a_second(monkeypatch):
+    reads, original = [], training._Meter.read
+
+    def bar(total, show):
+        return tqdm(total=total, file=io.StringIO(), disable=False)
+
+    monkeypatch.setattr(training, "progress_bar", bar)
+    monkeypatch.setattr(training._Meter, "read", lambda self: reads.append(1) or original(self))
+
+    class Slow:
+        def __iter__(self):
+            for _ in range(60):
+                time.sleep(0.01)
+                yield torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)
+
+    start = time.perf_counter()
+    run(None, 1, Slow(), tensor_loader(4))
+    assert 2 < len(reads) <= 2 + 4 * (time.perf_counter() - start)
+
+
+# Same seed, same run; resume
+
+
+def test_same_seed_same_run_and_the_callers_random_numbers_stay():
+    first, _ = run(epochs=2, precision="fp32")
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    second, _ = run(epochs=2, precision="fp32", model=small_net())
+    torch.manual_seed(99)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(state(first), state(second))
+    assert not same(state(first), state(run(epochs=2, precision="fp32", seed=1)[0]))
+
+
+def test_callers_random_numbers_are_put_back():
+    model, loaders = small_net(), (tensor_loader(shuffle=True), tensor_loader(12, seed=1))
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(model, 1, *loaders)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loaders_own_generator_is_seeded_too(workers):
+    data = tensor_loader(20).dataset
+
+    def trained():
+        generator = torch.Generator().manual_seed(torch.randint(1000, ()).item())
+        loader = DataLoader(data, 8, shuffle=True, generator=generator, num_workers=workers)
+        return state(run(train=loader, precision="fp32")[0])
+
+    assert same(trained(), trained())
+
+
+SCHEDULERS = {
+    "none": {},
+    "epoch": {"scheduler": lambda o: MultiStepLR(o, [2, 3])},
+    "step": {"scheduler": lambda o: OneCycleLR(o, 0.2, total_steps=12), "scheduler_every": "step"},
+    "chain": {
+        "scheduler": lambda o: SequentialLR(
+            o, [LambdaLR(o, lambda n: (n + 1) / 4), CosineAnnealingLR(o, 8)], [4]
+        ),
+        "scheduler_every": "step",
+    },
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, name):
+    options = {"precision": "fp32", "average": 0.9, **SCHEDULERS[name]}
+    whole, history = run(epochs=4, **options)
+
+    class Stop(Exception):
+        pass
+
+    def stop(history):
+        if len(history.rows) == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(epochs=4, checkpoint=tmp_path, on_epoch_end=stop, **options)
+    model = small_net()
+    torch.nn.init.zeros_(model[6].weight)  # a resumed run takes nothing from its model
+    parts, resumed = run(model, 4, checkpoint=tmp_path, resume=True, **options)
+    assert same(state(whole), state(parts))
+    for row in (*history.rows, *resumed.rows):
+        del row["seconds"]
+    assert history.rows == resumed.rows
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+from torch import nn
+import resnet_kit as rk
+
+def train(root, checkpoint, kill):
+    workers, every = checkpoint.name.split("-")
+    loaders = rk.image_folders(root, size=16, batch_size=4, workers=int(workers), augment="trivial")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                          nn.Flatten(), nn.Dropout(0.2), nn.Linear(4, 2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    scheduler = None
+    if every == "step":
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=12)
+    steps = 0
+    def count(*args):
+        nonlocal steps
+        steps += model.training
+        if kill and steps == 8:  # in the middle of the third epoch of three steps each
+            os.kill(os.getpid(), signal.SIGKILL)
+    model.register_forward_hook(count)
+    rk.train_and_eval(model, 4, nn.CrossEntropyLoss(), optimizer, loaders.train, loaders.val,
+        scheduler=scheduler, scheduler_every="step", precision="fp32", checkpoint=checkpoint,
+        resume=True, progress=False)
+    rk.save_weights(model, checkpoint / "final.safetensors")
+
+root, kill, *checkpoints = sys.argv[1:]
+for checkpoint in checkpoints:
+    train(root, Path(checkpoint), kill == "kill")
+"""
+
+
+def test_killed_and_resumed_runs_are_bit_identical(folder, tmp_path):
+    """With 0 and with 2 workers, with and without a scheduler that steps every step."""
+
+    def start(kill, *checkpoints):
+        paths = [str(tmp_path / checkpoint) for checkpoint in checkpoints]
+        return subprocess.Popen([sys.executable, "-c", KILLED, str(folder), kill, *paths])
+
+    names = [f"{workers}-{every}" for workers in (0, 2) for every in ("none", "step")]
+    whole = start("live", *[f"whole/{name}" for name in names])
+    for name in names:
+        assert start("kill", f"parts/{name}").wait() == -signal.SIGKILL
+        assert len(load_state(tmp_path / "parts" / name / "last.pt")["history"]["rows"]) == 2
+    assert start("live", *[f"parts/{name}" for name in names]).wait() == 0 == whole.wait()
+    for name in names:
+        parts, uninterrupted = (
+            rk.read_weights(tmp_path / kind / name / "final.safetensors")[0]
+            for kind in ("parts", "whole")
+        )
+        assert same(parts, uninterrupted), name
+
+
+def test_finished_run_resumes_to_itself_and_can_be_prolonged(tmp_path):
+    model, history = run(epochs=2, checkpoint=tmp_path)
+    again, other = run(small_net(), 2, checkpoint=tmp_path, resume=True)
+    assert same(state(model), state(again)) and other.rows == history.rows
+    _, longer = run(small_net(), 3, checkpoint=tmp_path, resume=True)
+    assert len(longer.rows) == 3 and longer.rows[:2] == history.rows
+
+
+def test_a_run_is_not_written_over_by_accident(tmp_path):
+    run(epochs=1, checkpoint=tmp_path)
+    with pytest.raises(FileExistsError, match="a training of 1 epochs; resume=True goes on"):
+        run(epochs=1, checkpoint=tmp_path)
+
+
+def test_another_run_is_not_resumed(tmp_path, capsys):
+    _, history = run(epochs=1, checkpoint=tmp_path / "new", resume=True)
+    assert "Nothing to resume" in capsys.readouterr().out and len(history.rows) == 1
+    run(epochs=1, checkpoint=tmp_path / "a")
+    with pytest.raises(ValueError, match="not the training in .*seed was 0, is 1"):
+        run(checkpoint=tmp_path / "a", resume=True, seed=1)
+    with pytest.raises(ValueError, match="only one of them has a scheduler"):
+        run(checkpoint=tmp_path / "a", resume=True, scheduler=lambda o: CosineAnnealingLR(o, 2))
+    with pytest.raises(ValueError, match="does not fit this Sequential"):
+        run(small_net(5), checkpoint=tmp_path / "a", resume=True)
+    model = small_net()
+    halves = [{"params": model[:6].parameters()}, {"params": model[6].parameters()}]
+    with pytest.raises(ValueError, match="other parameter groups"):
+        run(model, checkpoint=tmp_path / "a", resume=True, optimizer=torch.optim.SGD(halves, 0.1))
+    (tmp_path / "a" / "last.pt").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="damaged or no resume state"):
+        run(checkpoint=tmp_path / "a", resume=True)
+
+
+def test_numbered_and_best_checkpoints(tmp_path):
+    model, history = run(epochs=5, checkpoint=tmp_path / "new" / "run", checkpoint_every=2)
+    names = sorted(path.name for path in (tmp_path / "new" / "run").iterdir())
+    numbered = ["epoch_0002.safetensors", "epoch_0004.safetensors"]
+    assert names == ["best.safetensors", *numbered, "last.pt"]
+    best, header = rk.read_weights(tmp_path / "new" / "run" / "best.safetensors")
+    assert same(state(model), best)
+    assert header == {"epoch": history.best_epoch, "val_accuracy": history.best_accuracy}
+    with pytest.raises(ValueError, match="resume state: take best.safetensors"):
+        rk.load_weights(model, tmp_path / "new" / "run" / "last.pt")
+
+
+def test_patience_stops_and_survives_a_resume(tmp_path):
+    def scripted():
+        model = AlwaysZero()
+        return model, Counting(model.parameters(), lr=1)
+
+    train, accuracies = tensor_loader(4, batch_size=4), [0.5, 0.4, 0.3, 0.9]
+    model, optimizer = scripted()
+    _, history = run(model, 4, train, Scripted(accuracies), optimizer=optimizer, patience=2)
+    assert (len(history.rows), history.stopped, model.weight.item()) == (3, "patience", 1)
+    model, optimizer = scripted()
+    run(model, 2, train, Scripted(accuracies), optimizer=optimizer, checkpoint=tmp_path)
+    model, optimizer = scripted()
+    _, history = run(model, 4, train, Scripted(accuracies[2:]), optimizer=optimizer, patience=2,
+                     checkpoint=tmp_path, resume=True)  # fmt: skip
+    assert (len(history.rows), history.stopped, model.weight.item()) == (3, "patience", 1)
+
+
+# Interrupted, broken and wrong
+
+
+class Interrupting:
+    """A loader that raises an error at a batch, counted over all epochs."""
+
+    def __init__(self, loader, at, error=KeyboardInterrupt):
+        self.loader, self.at, self.error, self.count = loader, at, error, 0
+
+    def __iter__(self):
+        for batch in self.loader:
+            self.count += 1
+            if self.count == self.at:
+                raise self.error
+            yield batch
+
+
+@pytest.mark.parametrize("place", ["train", "val"])
+def test_interrupt_leaves_the_best_weights_and_the_history(place, capsys):
+    loaders = {"train": tensor_loader(shuffle=True), "val": tensor_loader(12, seed=1)}
+    whole, full = run(epochs=2, train=loaders["train"], val=loaders["val"], precision="fp32")
+    per_epoch = {"train": 3, "val": 2}[place]
+    loaders[place] = Interrupting(loaders[place], 2 * per_epoch + 2)
+    model, history = run(epochs=9, train=loaders["train"], val=loaders["val"], precision="fp32")
+    assert history.stopped == "interrupted" and len(history.rows) == 2
+    assert same(state(model), state(whole)) and history.best_epoch == full.best_epoch
+    out = capsys.readouterr().out
+    assert "Stopped by hand in epoch 3. The model holds the best weights so far" in out
+    assert not any(module.training for module in model.modules())
+
+
+def test_interrupt_before_the_first_validation_leaves_the_weights_as_they_are(capsys):
+    train = Interrupting(tensor_loader(), 3)
+    model, history = run(epochs=3, train=train)
+    assert (history.stopped, history.rows, history.best_epoch) == ("interrupted", [], None)
+    assert not torch.equal(model[6].weight, small_net()[6].weight)  # two steps were made
+    assert "No epoch was finished" in capsys.readouterr().out
+    assert history.to_frame().empty and "no validation yet" in repr(history)
+
+
+def test_training_goes_on_after_a_real_interrupt_with_workers(folder):
+    loaders = rk.image_folders(folder, size=16, batch_size=2, workers=2)
+    model = small_net(2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    arguments = nn.CrossEntropyLoss(), optimizer, loaders.train, loaders.val
+    timer = threading.Timer(1.0, lambda: signal.raise_signal(signal.SIGINT))
+    timer.start()
+    history = rk.train_and_eval(model, 10_000, *arguments)
+    timer.join()
+    assert history.stopped == "interrupted"
+    assert rk.train_and_eval(model, 2, *arguments).stopped == "finished"
+
+
+def test_corrupt_picture_in_an_epoch_loses_nothing(folder, capsys):
+    loaders = rk.image_folders(folder, size=16, batch_size=4, workers=2)
+    model = small_net(2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def spoil(history):
+        if len(history.rows) == 2:
+            spoil.best = state(model) if history.best_epoch == 2 else spoil.first
+            write_picture(folder / "train" / "b" / "9.png")
+            (folder / "train" / "a" / "2.png").write_bytes(b"broken")
+        spoil.first = state(model)
+
+    with pytest.raises(rk.UnreadableImageError, match="2.png") as caught:
+        rk.train_and_eval(model, 5, nn.CrossEntropyLoss(), optimizer, loaders.train, loaders.val,
+                          on_epoch_end=spoil)  # fmt: skip
+    assert len(caught.value.history.rows) == 2
+    assert same(state(model), spoil.best)
+    assert "Stopped by an error in epoch 3. The model holds the best" in capsys.readouterr().out
+
+
+def test_non_finite_loss_stops_with_the_best_weights(capsys):
+    class Exploding(nn.CrossEntropyLoss):
+        count = 0
+
+        def forward(self, logits, labels):
+            self.count += logits.requires_grad
+            return super().forward(logits, labels) * (float("nan") if self.count > 6 else 1)
+
+    model, history = run(epochs=5, criterion=Exploding())
+    assert (history.stopped, len(history.rows)) == ("non-finite", 2)
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+    assert "The loss is not finite in epoch 3" in capsys.readouterr().out
+
+
+def test_labels_beyond_the_head_and_grey_pictures_are_explained():
+    with pytest.raises(ValueError, match="labels from 0 to 4.*3 outputs.*num_classes=5"):
+        run(train=tensor_loader(10, classes=5))
+    grey = DataLoader(TensorDataset(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.long)))
+    with pytest.raises(ValueError, match=r"have 1 channel\(s\).*expects 3"):
+        run(train=grey)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected a whole number of at least 1"),
+        ({"epochs": 2.5}, "epochs is 2.5; expected a whole number"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"patience": 0}, "patience is 0"),
+        ({"average": 1.0}, "average is 1.0; expected a decay between 0 and 1"),
+        ({"clip_norm": 0}, "clip_norm is 0; expected a number above 0"),
+        ({"precision": "half"}, "precision is 'half'; expected one of"),
+        ({"scheduler_every": "batch"}, "is 'batch'; expected \"epoch\" or"),
+        ({"resume": True}, 'resume needs checkpoint="a/folder"'),
+        ({"checkpoint_every": 2}, 'checkpoint_every needs checkpoint="a/folder"'),
+        ({"seed": -1}, "at least 0, not -1"),
+        ({"train": []}, "train_loader is empty; expected at least one batch"),
+        ({"val": []}, "val_loader is empty"),
+        ({"train": iter([])}, "the loader is empty"),
+    ],
+)
+def test_wrong_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+
+
+def test_validating_on_the_training_data_is_called_out():
+    loader = tensor_loader()
+    with pytest.warns(UserWarning, match="validated on its training data"):
+        run(epochs=1, train=loader, val=loader)
+
+
+def test_callback_sees_each_epoch():
+    seen = []
+    run(epochs=3, on_epoch_end=lambda history: seen.append(len(history.rows)))
+    assert seen == [1, 2, 3]
