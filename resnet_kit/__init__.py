@@ -13,7 +13,7 @@ from .evaluation import Evaluation, evaluate, wilson_interval
 from .history import History
 from .images import Stats, UnreadableImageError, mean_std, picture_files, read_image
 from .loaders import Loaders, image_folders
-from .results import read_results, write_results
+from .results import accuracy_row, read_results, write_results
 from .settings import (
     best_precision,
     choose,
@@ -53,6 +53,7 @@ __all__ = [
     "Stats",
     "UnreadableImageError",
     "Weights",
+    "accuracy_row",
     "best_precision",
     "cat_dog_ants_bees",
     "choose",

@@ -53,11 +53,14 @@ def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figu
         lines = {split: [row[f"{split}_{name}"] for row in rows] for split in ("train", "val")}
         axes.plot(epochs, lines["train"], "o--", color=TRAIN)
         axes.plot(epochs, lines["val"], "o-", color=VAL)
+        if name == "accuracy":
+            values = [*lines["train"], *lines["val"]]
+            axes.set_ylim(max(0, min(values) - 0.08), min(1.02, max(values) + 0.08))
         _label_ends(axes, epochs[-1], lines)
         axes.set(xlabel="epoch", title=name)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         if name == "accuracy":
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             _mark_best(axes, rows, best_epoch)
     return figure
 
@@ -84,10 +87,11 @@ def _mark_best(axes, rows: Sequence[dict], best_epoch: int | None) -> None:
         if row["epoch"] == best_epoch:
             point = (best_epoch, row["val_accuracy"])
             axes.plot(*point, "o", markersize=9, fillstyle="none", color=HIGHLIGHT)
+            low = row["val_accuracy"] < np.mean(axes.get_ylim())
             axes.annotate(
                 f"best {row['val_accuracy']:.1%}",
                 point,
-                xytext=(0, -14),
+                xytext=(0, 8 if low else -16),
                 textcoords="offset points",
                 ha="center",
                 color=HIGHLIGHT,
@@ -131,7 +135,7 @@ def picture_grid(
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     figure = new_figure(1.55 * columns, (1.55 + 0.25 * (titles is not None)) * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
     for index, (axes, picture) in enumerate(zip(grid, pictures, strict=False)):

@@ -1,5 +1,6 @@
 """From folders of pictures to loaders that are checked, split, normalised and reproducible."""
 
+import gc
 import hashlib
 import multiprocessing
 import signal
@@ -312,13 +313,18 @@ def _data_loader(
         pin_memory=default_device().type == "cuda",
         # Forked workers start in milliseconds; elsewhere each has to import torch first.
         persistent_workers=workers > 0 and not _forks(),
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_prepare_worker,
     )
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Leave a Ctrl-C to the main process, which stops the workers."""
+def _prepare_worker(worker: int) -> None:
+    """Leave a Ctrl-C to the main process, and leave alone what a fork took over from it.
+
+    Without the freeze the worker's garbage collector finds loaders that the main process has just
+    dropped, and prints "can only test a child process" for each of their workers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
 
 
 def _forks() -> bool:

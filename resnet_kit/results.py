@@ -16,6 +16,32 @@ from .settings import best_precision, cpu_count, default_device
 ROW = ("data", "split", "model", "recipe", "metric", "value", "low", "high", "n", "seed", "seconds")
 
 
+def accuracy_row(
+    result,
+    *,
+    data: str,
+    split: str,
+    model: str,
+    recipe: str,
+    seed: int,
+    seconds: float | None = None,
+) -> dict:
+    """Return an `Evaluation` as a row of results: accuracy with its 95 % interval."""
+    low, high = result.interval
+    values = (
+        data,
+        split,
+        model,
+        recipe,
+        "accuracy",
+        result.accuracy,
+        low,
+        high,
+        len(result.labels),
+    )
+    return dict(zip(ROW, (*values, seed, seconds), strict=True))
+
+
 def write_results(
     path: str | Path, rows: list[dict], *, command: str, curves: dict[str, list] | None = None
 ) -> None:

@@ -1,8 +1,10 @@
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -134,6 +136,15 @@ def test_figures_explain_what_they_cannot_draw():
         rk.History().plot()
     with pytest.raises(ValueError, match="no pictures to draw"):
         rk.picture_grid([])
+
+
+def test_grid_shows_its_pictures_and_paints_wrong_titles_orange():
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 255
+    figure = rk.picture_grid([red] * 3, ["a", "b", "c"], wrong=[False, True, False], columns=2)
+    png = np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
+    assert 0.2 < (png == [255, 0, 0]).all(-1).mean() < 0.8
+    assert [axes.title.get_color() for axes in figure.axes][:3] == ["black", figures.VAL, "black"]
 
 
 def test_grid_denormalises_and_clips():

@@ -1,3 +1,4 @@
+import gc
 import multiprocessing
 import pickle
 import shutil
@@ -125,14 +126,34 @@ def test_all_that_workers_need_can_be_sent_to_them(folder, method):
     loader = rk.image_folders(folder, size=16, augment="trivial", workers=0).train
     copy = pickle.loads(pickle.dumps(loader.dataset))
     assert torch.equal(copy[1, 2][0], loader.dataset[1, 2][0])
-    pickle.dumps(module._ignore_interrupts)
+    pickle.dumps(module._prepare_worker)
     if method == "spawn":  # one real start: it takes seconds
         spawned = DataLoader(loader.dataset, batch_size=4, num_workers=1,
                              sampler=module.EpochSampler(11, 0),
-                             worker_init_fn=module._ignore_interrupts,
+                             worker_init_fn=module._prepare_worker,
                              multiprocessing_context=method)  # fmt: skip
         loader.sampler.set_epoch(1)
         assert torch.equal(batches(spawned), batches(loader))
+
+
+def collect_garbage(picture):
+    gc.collect()
+    return v2.functional.resize(picture, [16, 16])
+
+
+def test_workers_leave_dropped_loaders_of_the_main_process_alone(folder, capfd):
+    loaders = rk.image_folders(folder, size=16, workers=2, batch_size=2, augment=collect_garbage)
+    dropped = iter(loaders.val)
+    next(dropped)
+    cycle = [dropped]
+    cycle.append(cycle)
+    gc.disable()
+    try:
+        del dropped, cycle
+        assert len(batches(loaders.train)) == 11
+    finally:
+        gc.enable()
+    assert capfd.readouterr().err == ""
 
 
 def test_workers_follow_device_and_platform(monkeypatch):

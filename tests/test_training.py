@@ -250,14 +250,14 @@ def test_compiled_training_gives_a_trained_plain_model(monkeypatch):
 
 
 def test_precision_and_memory_format_during_and_after():
-    seen = []
+    seen, last = [], torch.channels_last
+
+    def note(layer, inputs, output):
+        formats = [t.is_contiguous(memory_format=last) for t in (inputs[0], layer.weight)]
+        seen.append((output.dtype, layer.weight.dtype, *formats))
+
     model = small_net()
-    model[0].register_forward_hook(
-        lambda m, inputs, output: seen.append(
-            (output.dtype, m.weight.dtype, inputs[0].is_contiguous(memory_format=torch.channels_last),
-             m.weight.is_contiguous(memory_format=torch.channels_last))
-        )
-    )  # fmt: skip
+    model[0].register_forward_hook(note)
     strides = model[0].weight.stride()
     run(model, 1, precision="bf16")
     assert set(seen[:3]) == {(torch.bfloat16, torch.float32, True, True)}
