@@ -13,7 +13,7 @@ from torch.utils.data import SequentialSampler
 from torchvision.transforms.v2 import functional as F
 
 from .images import read_image
-from .settings import arithmetic, device_of, progress_bar, resolve_precision
+from .settings import arithmetic, place, progress_bar, resolve_precision
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,9 +138,11 @@ def evaluate(
     The loss is `criterion`'s (default: cross-entropy), each batch weighted by its size. Every
     module keeps the mode (train or eval) that it had. Class names and files are the data set's.
     """
-    device = device_of(model)
+    device = place(model)
     precision = resolve_precision(device, precision)
-    criterion = (criterion or nn.CrossEntropyLoss()).to(device)
+    criterion = criterion or nn.CrossEntropyLoss()
+    if isinstance(criterion, nn.Module):
+        criterion.to(device)
     probabilities, labels, losses = [], [], []
     batches = progress_bar(loader, description="evaluate", show=progress)
     with kept_modes(model):

@@ -45,16 +45,16 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def device_of(model: torch.nn.Module) -> torch.device:
-    """Return where the model lives, moving it first to the default device if it is on the CPU.
+def place(model: torch.nn.Module) -> torch.device:
+    """Move a model from the CPU to the default device; return the device where it is now.
 
     A model that someone put on an accelerator stays there.
     """
     tensor = next(chain(model.parameters(), model.buffers()), torch.empty(0))
-    if tensor.device.type == "cpu":
-        model.to(default_device())
-        return default_device()
-    return tensor.device
+    if tensor.device.type != "cpu":
+        return tensor.device
+    model.to(default_device())
+    return default_device()
 
 
 def best_precision(device: torch.device) -> str:

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from .evaluation import check_labels, checked_logits, predict_batches
 from .history import History
 from .settings import (
     arithmetic,
-    device_of,
     mixed_seed,
     own_random_numbers,
+    place,
     progress_bar,
     resolve_precision,
     seed_everything,
@@ -42,9 +42,10 @@ class _Run:
     scaler: torch.amp.GradScaler
     device: torch.device
     settings: dict
+    memory_format: torch.memory_format | None
     forward: Callable[[Tensor], Tensor]
     averaged: AveragedModel | None
-    history: History
+    history: History = field(default_factory=History)
     best: dict[str, Tensor] | None = None
 
     @property
@@ -108,18 +109,18 @@ def train_and_eval(
     """
     _check_arguments(locals())
     _check_optimizer(model, optimizer, scheduler)
-    device = device_of(model)
+    device = place(model)
     settings = {
         "seed": seed,
         "precision": resolve_precision(device, precision),
-        "channels_last": precision != "fp32",
         "scheduler_every": scheduler_every,
         "accumulate": accumulate,
         "clip_norm": clip_norm,
         "average": average,
     }
-    channels_last = _channels_last(model, settings["channels_last"])
-    with own_random_numbers(mixed_seed(seed), device), channels_last:
+    folder = None if checkpoint is None else Path(checkpoint)
+    wanted = None if precision == "fp32" else torch.channels_last
+    with own_random_numbers(mixed_seed(seed), device), _memory_format(model, wanted):
         run = _Run(
             model,
             criterion.to(device) if isinstance(criterion, nn.Module) else criterion,
@@ -128,53 +129,49 @@ def train_and_eval(
             torch.amp.GradScaler(device.type, enabled=settings["precision"] == "fp16"),
             device,
             settings,
+            wanted,
             torch.compile(model) if compile else model,
             _average_of(model, average),
-            History(),
         )
-        folder = Path(checkpoint) if checkpoint is not None else None
         _restore(run, folder, resume)
-        with progress_bar(total=epochs * _length(train_loader), show=progress) as bar:
-            bar.update(len(run.history.rows) * _length(train_loader))
-            _run_epochs(
-                run, epochs, train_loader, val_loader, bar, folder, checkpoint_every, patience,
-                on_epoch_end,
-            )  # fmt: skip
-    return run.history
+        history, steps = run.history, _length(train_loader)
+        with progress_bar(total=epochs * steps, show=progress) as bar, _keeping_the_best(run):
+            bar.update(len(history.rows) * steps)
+            for epoch in range(len(history.rows) + 1, epochs + 1):
+                if _out_of_patience(history, patience):
+                    history.stopped = "patience"
+                    break
+                if not _one_epoch(run, epoch, train_loader, val_loader, bar):
+                    history.stopped = "non-finite"
+                    break
+                if folder is not None:
+                    _save(run, folder, checkpoint_every)
+                if on_epoch_end is not None:
+                    on_epoch_end(history)
+    return history
 
 
-def _run_epochs(
-    run, epochs, train_loader, val_loader, bar, folder, checkpoint_every, patience, on_epoch_end
-) -> None:
-    """Run the remaining epochs; whatever ends them, the model gets the best weights so far."""
+@contextmanager
+def _keeping_the_best(run: _Run):
+    """Whatever ends the block, put the best weights so far into the model; Ctrl-C just ends it."""
     history = run.history
     try:
-        for epoch in range(len(history.rows) + 1, epochs + 1):
-            if _out_of_patience(history, patience):
-                history.stopped = "patience"
-                break
-            if not _one_epoch(run, epoch, train_loader, val_loader, bar):
-                history.stopped = "non-finite"
-                break
-            if folder is not None:
-                _save(run, folder, checkpoint_every)
-            if on_epoch_end is not None:
-                on_epoch_end(history)
+        yield
     except KeyboardInterrupt:
         history.stopped = "interrupted"
     except Exception as error:
         error.history = history
-        print(f"Stopped by an error in epoch {len(history.rows) + 1}. {_what_is_kept(history)}")
+        print(f"Stopped by an error {_what_is_kept(history)}")
         raise
     finally:
         run.optimizer.zero_grad(set_to_none=True)
         if run.best is not None:
             run.model.load_state_dict(run.best)
         run.model.eval()
-    if history.stopped in ("interrupted", "non-finite"):
-        reason = "Stopped by hand" if history.stopped == "interrupted" else "The loss is not finite"
-        advice = "" if history.stopped == "interrupted" else " Try a smaller lr or clip_norm=1."
-        print(f"{reason} in epoch {len(history.rows) + 1}. {_what_is_kept(history)}{advice}")
+    if history.stopped == "interrupted":
+        print(f"Stopped by hand {_what_is_kept(history)}")
+    if history.stopped == "non-finite":
+        print(f"Stopped by a loss that is not finite {_what_is_kept(history)} Try a smaller lr.")
 
 
 def _out_of_patience(history: History, patience: int | None) -> bool:
@@ -184,10 +181,10 @@ def _out_of_patience(history: History, patience: int | None) -> bool:
 
 def _what_is_kept(history: History) -> str:
     if history.best_epoch is None:
-        return "No epoch was finished, so the weights are as they were at that moment."
+        return "before the first validation; the weights are as they were at that moment."
     return (
-        f"The model holds the best weights so far: epoch {history.best_epoch}, "
-        f"val accuracy {history.best_accuracy:.1%}."
+        f"after {len(history.rows)} epochs; the model holds the best weights so far, "
+        f"of epoch {history.best_epoch} with val accuracy {history.best_accuracy:.1%}."
     )
 
 
@@ -282,8 +279,8 @@ def _optimizer_step(run: _Run, batches: list, meter: _Meter) -> None:
     pictures = sum(len(labels) for _, labels in batches)
     for inputs, labels in batches:
         inputs = inputs.to(run.device, non_blocking=True)
-        if inputs.ndim == 4 and run.settings["channels_last"]:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if inputs.ndim == 4 and run.memory_format is not None:
+            inputs = inputs.contiguous(memory_format=run.memory_format)
         with arithmetic(run.device, run.settings["precision"]):
             logits = checked_logits(run.forward, inputs)
             check_labels(labels, logits)
@@ -319,12 +316,12 @@ def _average_of(model: nn.Module, decay: float | None) -> AveragedModel | None:
 
 
 @contextmanager
-def _channels_last(model: nn.Module, wanted: bool):
-    """Hold convolution weights in channels_last inside, and give them their strides back after."""
+def _memory_format(model: nn.Module, wanted: torch.memory_format | None):
+    """Hold convolution weights in this format inside, and give them their strides back after."""
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 4]
     strides = [tensor.stride() for tensor in tensors]
-    if wanted:
-        model.to(memory_format=torch.channels_last)
+    if wanted is not None:
+        model.to(memory_format=wanted)
     try:
         yield
     finally:
