@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from .settings import cpu_count, progress_bar
+from .settings import cpu_count, prepare_worker, progress_bar, workers_fork
 
 # As in torchvision, GIF is no picture format here: most are animations or "not found" signs.
 SUFFIXES = frozenset(
@@ -105,7 +105,7 @@ def mean_std(
 
     `source` is a folder (all pictures below it, read as RGB), a data set whose items are pictures
     or (picture, label) pairs, `(C, H, W)` tensors (uint8, or float in 0…1) or PIL pictures, or a
-    uint8 array `(N, H, W)` or `(N, H, W, C)`. Sums are float64; one picture per core is in memory.
+    uint8 array `(N, H, W)` or `(N, H, W, C)`. Sums are float64; memory use is constant.
     The deviation is the population's (divided by the number of pixels, not averaged per picture).
 
     With `on_error="skip"` unreadable files are named in one warning and left out.
@@ -118,19 +118,17 @@ def mean_std(
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error is "raise" or "skip", not {on_error!r}')
-    read, count = _reader(source)
+    count, sums = _sums_of(source)
     total, unreadable = None, []
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        sums = _bounded_map(pool, lambda index: _sums(read, index), count)
-        for found in progress_bar(sums, total=count, description="mean and std", show=progress):
-            if isinstance(found, UnreadableImageError):
-                unreadable.append(str(found))
-            elif total is None:
-                total = found
-            elif len(found) != len(total):
-                raise ValueError(_mixed_channels(len(total), len(found)))
-            else:
-                total = total + found
+    for found in progress_bar(sums, total=count, description="mean and std", show=progress):
+        if isinstance(found, UnreadableImageError):
+            unreadable.append(str(found))
+        elif total is None:
+            total = found
+        elif len(found) != len(total):
+            raise ValueError(_mixed_channels(len(total), len(found)))
+        else:
+            total = total + found
     if unreadable:
         message = f"{len(unreadable)} of {count} pictures are unreadable:\n" + "\n".join(unreadable)
         if on_error == "raise":
@@ -140,7 +138,7 @@ def mean_std(
         raise ValueError(f"no pictures in {source if isinstance(source, str | Path) else 'it'}")
     pixels = int(total[0, 0])
     mean = total[:, 1] / pixels
-    std = np.sqrt(np.maximum(total[:, 2] / pixels - mean**2, 0))
+    std = (total[:, 2] / pixels - mean**2).clamp(min=0).sqrt()
     return Stats(tuple(mean.tolist()), tuple(std.tolist()), count - len(unreadable), pixels)
 
 
@@ -151,27 +149,49 @@ def _mixed_channels(first: int, other: int) -> str:
     )
 
 
-def _reader(source) -> tuple[Callable[[int], Tensor], int]:
-    """Return a function from an index to a `(C, H, W)` picture, and how many pictures there are."""
+def _sums_of(source) -> tuple[int, Iterator]:
+    """Return how many pictures there are, and their sums (see `_sums`) in order."""
     if isinstance(source, str | Path):
         files = picture_files(Path(source))
-        return (lambda index: read_image(files[index])), len(files)
+        return len(files), _in_threads(lambda index: read_image(files[index]), len(files))
     if isinstance(source, np.ndarray | Tensor):
-        array = torch.as_tensor(source)
-        if array.dtype != torch.uint8 or array.ndim not in (3, 4):
-            raise ValueError(
-                f"an array of shape {tuple(array.shape)} and type {array.dtype}; "
-                "expected uint8 pictures (N, H, W) or (N, H, W, C)"
-            )
-        if array.ndim == 3:
-            array = array[..., None]
-        if array.shape[-1] > 4:
-            raise ValueError(
-                f"an array of shape {tuple(array.shape)} has {array.shape[-1]} channels last; "
-                "expected (N, H, W, C) with C at most 4; move the channels with transpose"
-            )
-        return (lambda index: array[index].permute(2, 0, 1)), len(array)
-    return (lambda index: _picture_of(source[index])), len(source)
+        array = _checked_array(torch.as_tensor(source))
+        return len(array), _in_threads(lambda index: array[index].permute(2, 0, 1), len(array))
+    # Data sets need not be safe to use from several threads, but they are from processes.
+    workers = cpu_count() if workers_fork() else 0
+    items = DataLoader(
+        _Summed(source), batch_size=None, num_workers=workers, worker_init_fn=prepare_worker
+    )
+    return len(source), iter(items)
+
+
+def _checked_array(array: Tensor) -> Tensor:
+    """Return a uint8 array as `(N, H, W, C)`."""
+    shape = tuple(array.shape)
+    if array.dtype != torch.uint8 or array.ndim not in (3, 4):
+        raise ValueError(
+            f"an array of shape {shape} and type {array.dtype}; "
+            "expected uint8 pictures (N, H, W) or (N, H, W, C)"
+        )
+    if array.ndim == 4 and array.shape[-1] > 4:
+        raise ValueError(
+            f"an array of shape {shape} has {shape[-1]} channels last; "
+            "expected (N, H, W, C) with C at most 4; move the channels with transpose"
+        )
+    return array if array.ndim == 4 else array[..., None]
+
+
+class _Summed(Dataset):
+    """The sums of another data set's pictures."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Tensor | UnreadableImageError:
+        return _sums(lambda index: _picture_of(self.source[index]), index)
 
 
 def _picture_of(item) -> Tensor:
@@ -182,7 +202,7 @@ def _picture_of(item) -> Tensor:
     return picture
 
 
-def _sums(read: Callable[[int], Tensor], index: int) -> np.ndarray | UnreadableImageError:
+def _sums(read: Callable[[int], Tensor], index: int) -> Tensor | UnreadableImageError:
     """Return pixels, sum and sum of squares per channel, `(C, 3)` float64, in units of 0…1."""
     try:
         picture = read(index)
@@ -191,15 +211,15 @@ def _sums(read: Callable[[int], Tensor], index: int) -> np.ndarray | UnreadableI
     values = picture.flatten(1).double()  # sums of 8-bit integers are exact
     scale = 255.0 if picture.dtype == torch.uint8 else 1.0
     count = torch.full((len(values),), values.shape[1], dtype=torch.float64)
-    sums = [count, values.sum(1) / scale, values.square().sum(1) / scale**2]
-    return torch.stack(sums, 1).numpy()
+    return torch.stack([count, values.sum(1) / scale, values.square().sum(1) / scale**2], 1)
 
 
-def _bounded_map(pool: ThreadPoolExecutor, function: Callable, count: int) -> Iterator:
-    """Map over `range(count)` in order, with few pictures in flight: memory stays constant."""
+def _in_threads(read: Callable[[int], Tensor], count: int) -> Iterator[Tensor]:
+    """Yield the sums of `count` pictures, a few in flight at a time: memory stays constant."""
     window = 4 * cpu_count()
-    waiting = [pool.submit(function, index) for index in range(min(window, count))]
-    for index in range(count):
-        yield waiting.pop(0).result()
-        if index + window < count:
-            waiting.append(pool.submit(function, index + window))
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        waiting = [pool.submit(_sums, read, index) for index in range(min(window, count))]
+        for index in range(count):
+            yield waiting.pop(0).result()
+            if index + window < count:
+                waiting.append(pool.submit(_sums, read, index + window))

@@ -1,9 +1,6 @@
 """From folders of pictures to loaders that are checked, split, normalised and reproducible."""
 
-import gc
 import hashlib
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +11,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from .images import mean_std, picture_files, read_image
-from .settings import cpu_count, default_device, mixed_seed, own_random_numbers
+from .settings import (
+    cpu_count,
+    default_device,
+    mixed_seed,
+    own_random_numbers,
+    prepare_worker,
+    workers_fork,
+)
 from .transfer import Weights
 
 VAL_NAMES = ("val", "eval", "valid", "validation")
@@ -312,28 +316,13 @@ def _data_loader(
         num_workers=workers,
         pin_memory=default_device().type == "cuda",
         # Forked workers start in milliseconds; elsewhere each has to import torch first.
-        persistent_workers=workers > 0 and not _forks(),
-        worker_init_fn=_prepare_worker,
+        persistent_workers=workers > 0 and not workers_fork(),
+        worker_init_fn=prepare_worker,
     )
-
-
-def _prepare_worker(worker: int) -> None:
-    """Leave a Ctrl-C to the main process, and leave alone what a fork took over from it.
-
-    Without the freeze the worker's garbage collector finds loaders that the main process has just
-    dropped, and prints "can only test a child process" for each of their workers.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()
-
-
-def _forks() -> bool:
-    method = multiprocessing.get_start_method(allow_none=True)
-    return (method or multiprocessing.get_all_start_methods()[0]) == "fork"
 
 
 def _default_workers() -> int:
     """Return as many workers as help: they decode while the device computes."""
     if default_device().type == "cpu":
-        return min(2, cpu_count()) if _forks() else 0
+        return min(2, cpu_count()) if workers_fork() else 0
     return min(8, cpu_count())

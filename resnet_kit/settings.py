@@ -1,8 +1,11 @@
 """Mode, budgets, seeds, device, precision and data root: what every other module asks first."""
 
 import functools
+import gc
+import multiprocessing
 import os
 import random
+import signal
 import warnings
 from contextlib import contextmanager
 from itertools import chain
@@ -103,6 +106,22 @@ def cpu_count() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def prepare_worker(worker: int) -> None:
+    """Leave a Ctrl-C to the main process, and leave alone what a fork took over from it.
+
+    Without the freeze the worker's garbage collector finds loaders that the main process has just
+    dropped, and prints "can only test a child process" for each of their workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
+
+
+def workers_fork() -> bool:
+    """True where a new process is a copy of this one, which takes milliseconds."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    return (method or multiprocessing.get_all_start_methods()[0]) == "fork"
+
+
 def data_root() -> Path:
     """Return the folder of all data sets: RESNET_KIT_DATA, else `data/` of the checkout.
 
@@ -168,5 +187,7 @@ def progress_bar(iterable=None, *, total=None, description="", show=True):
         warnings.simplefilter("ignore")  # tqdm warns when ipywidgets is missing; text bars are fine
         from tqdm.auto import tqdm
 
-        options = {} if show else {"disable": True}  # TQDM_DISABLE=1 hides every bar
-        return tqdm(iterable, total=total, desc=description, leave=False, **options)
+        hidden = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm's own is for text only
+        return tqdm(
+            iterable, total=total, desc=description, leave=False, disable=hidden or not show
+        )

@@ -15,6 +15,7 @@ import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit import loaders as module
 from resnet_kit.datasets import COUNTS
+from resnet_kit.settings import prepare_worker
 
 
 def batches(loader):
@@ -128,11 +129,11 @@ def test_all_that_workers_need_can_be_sent_to_them(folder, method):
     loader = rk.image_folders(folder, size=16, augment="trivial", workers=0).train
     copy = pickle.loads(pickle.dumps(loader.dataset))
     assert torch.equal(copy[1, 2][0], loader.dataset[1, 2][0])
-    pickle.dumps(module._prepare_worker)
+    pickle.dumps(prepare_worker)
     if method == "spawn":  # one real start: it takes seconds
         spawned = DataLoader(loader.dataset, batch_size=4, num_workers=1,
                              sampler=module.EpochSampler(11, 0),
-                             worker_init_fn=module._prepare_worker,
+                             worker_init_fn=prepare_worker,
                              multiprocessing_context=method)  # fmt: skip
         loader.sampler.set_epoch(1)
         assert torch.equal(batches(spawned), batches(loader))
@@ -166,9 +167,9 @@ def test_workers_leave_dropped_loaders_of_the_main_process_alone(folder, capfd, 
 def test_workers_follow_device_and_platform(monkeypatch):
     monkeypatch.setattr(module, "cpu_count", lambda: 6)
     monkeypatch.setenv("RESNET_KIT_DEVICE", "cpu")
-    monkeypatch.setattr(module, "_forks", lambda: True)
+    monkeypatch.setattr(module, "workers_fork", lambda: True)
     assert module._default_workers() == 2
-    monkeypatch.setattr(module, "_forks", lambda: False)
+    monkeypatch.setattr(module, "workers_fork", lambda: False)
     assert module._default_workers() == 0
     monkeypatch.setenv("RESNET_KIT_DEVICE", "cuda")
     assert module._default_workers() == 6

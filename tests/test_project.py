@@ -57,6 +57,14 @@ def test_readme_has_one_line_to_open_and_one_to_test():
     assert lines[1].endswith("pytest --nbval-lax")
 
 
+def test_readmes_table_is_what_the_results_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import results_table
+
+    assert results_table.table() in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert results_table.table().count("\n") > 2
+
+
 def test_no_committed_text_names_a_path_of_a_machine():
     paths = re.compile(r"(?<![\w.:/~-])/(?:home|Users|root|work)/")
     for pattern in ("*.md", "*.py", "*.ipynb", "*.json"):

@@ -1,0 +1,44 @@
+"""Write the README's table of results from results/*.json: `python benchmarks/results_table.py`."""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BETWEEN = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
+HEADER = ("data", "what", "measured", "value", "95 % interval, or range", "n", "seconds", "where")
+
+
+def table() -> str:
+    """Return all rows of all files as a Markdown table."""
+    lines = [HEADER, ("---",) * len(HEADER)]
+    for path in sorted((ROOT / "results").glob("*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        versions = document["versions"]
+        where = f"{document['hardware']}; torch {versions['torch']}; {document['date']}"
+        lines += [(*cells(row), where) for row in document["rows"]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def cells(row: dict) -> tuple[str, ...]:
+    percent = row["metric"] == "accuracy"
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.1%}" if percent else f"{value:.2f}"
+
+    data = f"{row['data']}, {row['split']}"
+    what = f"{row['model']}: {row['recipe']}"
+    seed = "" if row["seed"] is None else f", seed {row['seed']}"
+    interval = f"{shown(row['low'])} to {shown(row['high'])}" if row["low"] is not None else ""
+    seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+    return data, what, row["metric"] + seed, shown(row["value"]), interval, str(row["n"]), seconds
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(BETWEEN.sub(rf"\1{table()}\2", text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
