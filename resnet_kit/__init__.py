@@ -42,7 +42,6 @@ __version__ = "0.1.0"
 _LATER = {
     "cat_dog_ants_bees": "datasets",
     "picture_grid": "figures",
-    "score_plot": "figures",
     "use_style": "figures",
 }
 
@@ -75,7 +74,6 @@ __all__ = [
     "read_weights",
     "replace_head",
     "save_weights",
-    "score_plot",
     "seed_everything",
     "train_and_eval",
     "train_mode",

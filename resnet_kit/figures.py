@@ -1,10 +1,11 @@
 """One look for every plot; takes plain arrays and names, returns `matplotlib.figure.Figure`."""
 
+import functools
 from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
-from matplotlib import rcParams
+from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -49,11 +50,23 @@ class Pictures(Plot):
         return self._encoded("jpeg")
 
 
+def styled(draw):
+    """Make a function draw in `STYLE`, and leave the defaults of one's own plots alone."""
+
+    @functools.wraps(draw)
+    def wrapper(*args, **kwargs):
+        with rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
 def new_figure(width: float, height: float, kind: type[Figure] = Plot) -> Figure:
     """Return an empty figure of this size in inches."""
     return kind(figsize=(width, height), dpi=STYLE["figure.dpi"], layout="constrained")
 
 
+@styled
 def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figure:
     """Draw loss and accuracy per epoch, train dashed, val solid, the best epoch marked.
 
@@ -97,19 +110,12 @@ def _label_ends(axes, epoch: int, lines: dict[str, list[float]]) -> None:
 def _mark_best(axes, rows: Sequence[dict], best_epoch: int | None) -> None:
     for row in rows:
         if row["epoch"] == best_epoch:
-            point = (best_epoch, row["val_accuracy"])
-            axes.plot(*point, "o", markersize=9, fillstyle="none", color=HIGHLIGHT)
-            low = row["val_accuracy"] < np.mean(axes.get_ylim())
-            axes.annotate(
-                f"best {row['val_accuracy']:.1%}",
-                point,
-                xytext=(0, 8 if low else -16),
-                textcoords="offset points",
-                ha="center",
-                color=HIGHLIGHT,
-            )
+            best = row["val_accuracy"]
+            axes.plot(best_epoch, best, "o", markersize=9, fillstyle="none", color=HIGHLIGHT)
+            axes.set_title(f"accuracy, best val {best:.1%} in epoch {best_epoch}")
 
 
+@styled
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     """Draw counts `(K, K)`, rows actual and columns predicted, shaded by share of the row."""
     count = len(classes)
@@ -128,6 +134,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     return figure
 
 
+@styled
 def picture_grid(
     pictures: Sequence,
     titles: Sequence[str] | None = None,
@@ -168,18 +175,3 @@ def _displayable(picture, mean, std) -> np.ndarray:
     if mean is not None:
         array = array * np.asarray(std) + np.asarray(mean)
     return np.clip(array, 0, 1).squeeze()
-
-
-def score_plot(scores: Sequence[tuple[str, float, float, float]], *, title: str = "") -> Figure:
-    """Draw named accuracies with their intervals: rows of (name, value, low, high), fractions."""
-    figure = new_figure(7, 0.9 + 0.38 * len(scores))
-    axes = figure.subplots()
-    for row, (_, value, low, high) in enumerate(reversed(scores)):
-        axes.plot([low, high], [row, row], color=REFERENCE, linewidth=2)
-        axes.plot(value, row, "o", color=VAL, markersize=6)
-        axes.annotate(f"{value:.1%}", (high, row), xytext=(6, 0), textcoords="offset points",
-                      va="center")  # fmt: skip
-    axes.set_yticks(range(len(scores)), [name for name, *_ in reversed(scores)])
-    axes.set(ylim=(-0.6, len(scores) - 0.4), title=title, xlabel="accuracy, with its 95 % interval")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    return figure

@@ -67,11 +67,19 @@ def best_precision(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    if device.type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    ):
-        return "bf16"
+    if device.type == "cpu":
+        features = _cpu_features()
+        return "bf16" if features["avx512_bf16"] or features["amx_bf16"] else "fp32"
     return "fp32"
+
+
+def _cpu_features() -> dict[str, bool]:
+    if hasattr(torch.cpu, "get_capabilities"):
+        return {"avx512_bf16": False, "amx_bf16": False, **torch.cpu.get_capabilities()}
+    return {  # older versions of torch
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx_bf16": torch.cpu._is_amx_tile_supported(),
+    }
 
 
 PRECISIONS = ("fp32", "bf16", "fp16")

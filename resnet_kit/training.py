@@ -1,6 +1,8 @@
 """The training loop: `train_and_eval` trains a module on a loader and keeps the best weights."""
 
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,6 +33,32 @@ from .settings import (
 from .transfer import train_mode
 
 
+class _Interrupts:
+    """Hears every Ctrl-C: Python drops one that comes in a destructor or while a worker starts."""
+
+    def __init__(self):
+        self.pressed, self.before = False, None
+
+    def __enter__(self):
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self.before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def _press(self, number, frame) -> None:
+        self.pressed = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise the KeyboardInterrupt that was dropped before, if there was one."""
+        if self.pressed:
+            raise KeyboardInterrupt
+
+    def __exit__(self, *error) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+
 @dataclass
 class _Run:
     """The objects of one training; `settings` are the numbers that a resumed run must share."""
@@ -45,6 +73,7 @@ class _Run:
     memory_format: torch.memory_format | None
     forward: Callable[[Tensor], Tensor]
     averaged: AveragedModel | None
+    interrupts: _Interrupts
     history: History = field(default_factory=History)
     best: dict[str, Tensor] | None = None
 
@@ -120,7 +149,8 @@ def train_and_eval(
     }
     folder = None if checkpoint is None else Path(checkpoint)
     wanted = None if precision == "fp32" else torch.channels_last
-    with own_random_numbers(mixed_seed(seed), device), _memory_format(model, wanted):
+    randomness, memory = own_random_numbers(mixed_seed(seed), device), _memory_format(model, wanted)
+    with randomness, memory, _Interrupts() as interrupts:
         run = _Run(
             model,
             criterion.to(device) if isinstance(criterion, nn.Module) else criterion,
@@ -132,6 +162,7 @@ def train_and_eval(
             wanted,
             torch.compile(model) if compile else model,
             _average_of(model, average),
+            interrupts,
         )
         _restore(run, folder, resume)
         history, steps = run.history, _length(train_loader)
@@ -255,6 +286,7 @@ def _train(run: _Run, loader, bar) -> tuple[float, float]:
     meter, shown = _Meter(run.device), time.perf_counter()
     for batches in _groups(loader, run.settings["accumulate"]):
         _optimizer_step(run, batches, meter)
+        run.interrupts.check()
         bar.update(len(batches))
         if not bar.disable and time.perf_counter() - shown > 0.25:
             loss, accuracy = meter.read()
@@ -306,6 +338,7 @@ def _validate(run: _Run, loader) -> tuple[float, float]:
         run.scored, loader, run.device, run.settings["precision"]
     ):
         meter.add(run.criterion(logits, labels), logits, labels)
+        run.interrupts.check()
     return meter.read()
 
 

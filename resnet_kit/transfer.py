@@ -86,10 +86,10 @@ def _auto(arch: str) -> Weights:
         print(f"{arch}: ImageNet weights, downloaded once into torch's cache.")
         return _imagenet(arch)
     else:
-        reason = "they are not in torch's cache and download.pytorch.org does not answer"
+        reason = "none are cached and download.pytorch.org does not answer"
     print(
-        f"{arch}: wanted ImageNet weights, but {reason}; starting from scratch (random weights). "
-        f'With internet, rk.weights("{arch}", "imagenet") gets them.'
+        f"{arch}: wanted ImageNet weights, but {reason}: starting from scratch (random weights). "
+        f'rk.weights("{arch}", "imagenet") downloads them.'
     )
     return weights(arch, None)
 

@@ -4,13 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context, rcParams
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader
-from resnet_kit import figures
+from resnet_kit import figures, settings
 
 
 def evaluation(labels, probabilities, **options):
@@ -77,7 +78,7 @@ def test_evaluate_is_fp32_unless_asked(monkeypatch):
     kinds = []
     model = small_net()
     model[6].register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(settings, "best_precision", lambda device: "bf16")
     rk.evaluate(model, tensor_loader(4))
     rk.evaluate(model, tensor_loader(4), precision="auto")
     assert kinds == [torch.float32, torch.bfloat16]
@@ -154,9 +155,9 @@ def test_grid_denormalises_and_clips():
     assert np.allclose(shown[0, 0], [0.3, 0.5, 1.0])
 
 
-def test_use_style_sets_matplotlibs_defaults():
-    from matplotlib import rc_context, rcParams
-
+def test_use_style_sets_matplotlibs_defaults_and_plots_do_not():
     with rc_context():
+        assert not EXAMPLE.plot_confusion().axes[0].spines["top"].get_visible()
+        assert rcParams["axes.spines.top"] is True
         rk.use_style()
         assert rcParams["axes.spines.top"] is False

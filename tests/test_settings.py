@@ -67,8 +67,9 @@ def test_mixed_seeds_differ_in_every_place_and_refuse_negative_ones():
     [(False, False, "fp32"), (True, False, "bf16"), (False, True, "bf16")],
 )
 def test_cpu_takes_bf16_only_where_it_is_native(monkeypatch, bf16, amx, expected):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert set(settings._cpu_features()) >= {"avx512_bf16", "amx_bf16"}
+    found = {"avx512_bf16": bf16, "amx_bf16": amx}
+    monkeypatch.setattr(settings, "_cpu_features", lambda: found)
     assert rk.best_precision(torch.device("cpu")) == expected
 
 

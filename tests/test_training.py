@@ -561,6 +561,24 @@ def test_training_goes_on_after_a_real_interrupt_with_workers(folder):
     assert rk.train_and_eval(model, 2, *arguments).stopped == "finished"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("place", ["train", "val"])
+def test_interrupt_that_python_drops_in_a_destructor_is_heard(place):
+    class Dropping:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupting():
+        for number, batch in enumerate(tensor_loader(30)):
+            if number == 1:
+                Dropping()  # freed at once
+            yield batch
+
+    _, history = run(epochs=1, **{place: interrupting()})
+    assert (history.stopped, history.rows) == ("interrupted", [])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_corrupt_picture_in_an_epoch_loses_nothing(folder, capsys):
     loaders = rk.image_folders(folder, size=16, batch_size=4, workers=0)
     model = small_net(2)

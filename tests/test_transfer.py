@@ -39,7 +39,7 @@ def test_unreachable_imagenet_is_from_scratch_with_a_line(
 
     monkeypatch.setattr(socket, "create_connection", unreachable)
     assert rk.weights("resnet18").origin == "scratch"
-    assert "does not answer; starting from scratch" in capsys.readouterr().out
+    assert "does not answer: starting from scratch" in capsys.readouterr().out
 
 
 def test_cached_imagenet_weights_are_taken(full_mode, no_network, monkeypatch, tmp_path, capsys):
