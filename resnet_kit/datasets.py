@@ -25,7 +25,7 @@ def cat_dog_ants_bees(source: str = "auto", *, progress: bool = True) -> Path:
 
     `source`: "photos" (951 of them: train 596, eval 355), "drawn" (the same folders and counts and
     a test split of 40 each, drawn once into a folder of their own), or "auto": the photos if they
-    are in the data root, else drawn. Quick mode always takes a few drawn ones.
+    are in the data root, else drawn. In quick mode "auto" and "drawn" are a few drawn ones.
 
     Raises:
         FileNotFoundError: the photos are wanted, and they or some of them are missing.

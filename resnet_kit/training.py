@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -452,7 +453,7 @@ def _check_arguments(given: dict) -> None:
     """Refuse numbers that make no sense, before anything is trained."""
     for name in ("epochs", "accumulate", "patience", "checkpoint_every"):
         value = given[name]
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not isinstance(value, Integral) or value < 1):
             raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
     if given["average"] is not None and not 0 < given["average"] < 1:
         raise ValueError(f"average is {given['average']!r}; expected a decay between 0 and 1")
