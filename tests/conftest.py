@@ -1,6 +1,7 @@
 """Small things that many tests need."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,14 @@ def data_root(tmp_path, monkeypatch) -> Path:
 def full_mode(monkeypatch) -> None:
     """Normal mode, as in JupyterLab."""
     monkeypatch.delenv("RESNET_KIT_QUICK")
+
+
+@pytest.fixture
+def ctrl_c():
+    """A process that Ctrl-C interrupts; one that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def write_picture(path: Path, seed: int = 0, size: tuple[int, int] = (24, 20)) -> Path:

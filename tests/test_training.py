@@ -548,14 +548,14 @@ def test_interrupt_before_the_first_validation_leaves_the_weights_as_they_are(ca
     assert history.to_frame().empty and "no validation yet" in repr(history)
 
 
-def test_training_goes_on_after_a_real_interrupt_with_workers(folder):
+def test_training_goes_on_after_a_real_interrupt_with_workers(folder, ctrl_c):
     loaders = rk.image_folders(folder, size=16, batch_size=2, workers=2)
     model = small_net(2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     arguments = nn.CrossEntropyLoss(), optimizer, loaders.train, loaders.val
     timer = threading.Timer(1.0, lambda: signal.raise_signal(signal.SIGINT))
     timer.start()
-    history = rk.train_and_eval(model, 10_000, *arguments)
+    history = rk.train_and_eval(model, 300, *arguments)
     timer.join()
     assert history.stopped == "interrupted"
     assert rk.train_and_eval(model, 2, *arguments).stopped == "finished"
@@ -563,7 +563,7 @@ def test_training_goes_on_after_a_real_interrupt_with_workers(folder):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("place", ["train", "val"])
-def test_interrupt_that_python_drops_in_a_destructor_is_heard(place):
+def test_interrupt_that_python_drops_in_a_destructor_is_heard(place, ctrl_c):
     class Dropping:
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
