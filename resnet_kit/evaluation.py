@@ -187,9 +187,9 @@ def kept_modes(model: nn.Module):
 
 
 def checked_logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return `model(inputs)`; where the pictures' channels do not fit, say so plainly."""
+    """Return `model(inputs)`; where the inputs or the outputs do not fit, say so plainly."""
     try:
-        return model(inputs)
+        logits = model(inputs)
     except RuntimeError as error:
         first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None or inputs.ndim != 4 or inputs.shape[1] == first.in_channels:
@@ -199,6 +199,12 @@ def checked_logits(model: nn.Module, inputs: Tensor) -> Tensor:
             f"model's first convolution expects {first.in_channels}; give pictures of that many "
             "channels (grey to colour: images.expand(-1, 3, -1, -1)) or change the first layer"
         ) from error
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model returned a {type(logits).__name__}; expected one tensor of logits (N, K): "
+            "build it without auxiliary outputs, or wrap it in a module that returns its logits"
+        )
+    return logits
 
 
 def check_labels(labels: Tensor, logits: Tensor) -> None:
@@ -209,8 +215,8 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
     if low < 0 or high >= logits.shape[1]:
         raise ValueError(
             f"labels from {low} to {high} in a batch, but the model has {logits.shape[1]} outputs "
-            f"(labels 0 to {logits.shape[1] - 1}); build it with num_classes={high + 1}, "
-            "or check the labels"
+            f"(labels 0 to {logits.shape[1] - 1}); check the labels, or build the model with "
+            f"num_classes={high + 1}"
         )
 
 

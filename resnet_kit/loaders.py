@@ -122,6 +122,11 @@ class Prepare:
         }
         if isinstance(augment, str) and augment not in named:
             raise ValueError(f"augment is {augment!r}; expected {', '.join(named)} or a transform")
+        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
+            raise ValueError(
+                f"mean {tuple(mean)} and std {tuple(std)}; expected three numbers each, for red, "
+                "green and blue in 0…1, and deviations above 0"
+            )
         self.augment = v2.Compose(named[augment]) if isinstance(augment, str) else augment
         self.normalize = v2.Normalize(list(mean), list(std))
         self.size = size
@@ -170,7 +175,9 @@ def image_folders(
     splits = _splits(Path(root), val_from_train, seed)
     if (mean is None) != (std is None):
         raise ValueError("only one of mean and std is given; expected both or neither")
-    size = size or (like.size if like else 224)
+    size = (like.size if like else 224) if size is None else size
+    if size < 1:
+        raise ValueError(f"size is {size}; expected at least 1 pixel")
     if mean is None:
         stats = like or mean_std(_Listed(splits["train"].files))
         mean, std = stats.mean, stats.std

@@ -397,6 +397,8 @@ def _restore(run: _Run, folder: Path | None, resume: bool) -> None:
     """Put the state of `last.pt` into the run's objects; refuse to write over a run by accident."""
     if folder is None:
         return
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"checkpoint {folder} is a file; expected a folder, or a new name")
     path = folder / "last.pt"
     if not path.is_file():
         if resume:

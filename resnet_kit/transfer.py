@@ -46,7 +46,7 @@ def weights(arch: str, source: str | Path | None = "auto") -> Weights:
     Weights(resnet18, scratch, 224 px, 0 classes)
     """
     if arch not in list_models():
-        near = [name for name in list_models() if name.startswith(arch[:3])]
+        near = [name for name in list_models() if name.startswith(str(arch)[:3])]
         raise ValueError(
             f"torchvision has no model {arch!r}; "
             f"expected a name such as {', '.join(near[:12] or ['resnet18', 'resnet50'])}"

@@ -112,6 +112,16 @@ def test_other_errors_of_a_model_pass_unchanged():
         rk.evaluate(nn.Linear(4, 2), [(torch.zeros(2, 5), torch.tensor([0, 1]))])
 
 
+def test_a_model_with_several_outputs_is_explained():
+    class Double(nn.Module):
+        def forward(self, images):
+            return images, images
+
+    batch = [(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))]
+    with pytest.raises(TypeError, match="returned a tuple; expected one tensor of logits"):
+        rk.evaluate(Double(), batch)
+
+
 def test_labels_beyond_the_head_are_explained():
     batch = [(torch.zeros(2, 3, 8, 8), torch.tensor([0, 7]))]
     with pytest.raises(ValueError, match="labels from 0 to 7.*3 outputs.*num_classes=8"):

@@ -175,6 +175,19 @@ def test_workers_follow_device_and_platform(monkeypatch):
     assert module._default_workers() == 6
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size is 0; expected at least 1 pixel"),
+        ({"mean": [0], "std": [1]}, "expected three numbers each"),
+        ({"mean": [0, 0, 0], "std": [1, 0, 1]}, "deviations above 0"),
+    ],
+)
+def test_impossible_sizes_and_statistics_are_refused(folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        rk.image_folders(folder, **options)
+
+
 def test_own_augmentation_ends_in_uint8_of_the_right_size(folder):
     flip = v2.Compose([v2.Resize((16, 16)), v2.RandomHorizontalFlip()])
     assert next(iter(rk.image_folders(folder, size=16, augment=flip).train))[0].shape[-1] == 16

@@ -460,6 +460,12 @@ def test_a_run_is_not_written_over_by_accident(tmp_path):
         run(epochs=1, checkpoint=tmp_path)
 
 
+def test_a_file_in_the_checkpoints_place_is_refused_before_training(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(NotADirectoryError, match="run is a file; expected a folder"):
+        run(checkpoint=tmp_path / "run")
+
+
 def test_another_run_is_not_resumed(tmp_path, capsys):
     _, history = run(epochs=1, checkpoint=tmp_path / "new", resume=True)
     assert "Nothing to resume" in capsys.readouterr().out and len(history.rows) == 1

@@ -76,6 +76,8 @@ def test_preparation_travels_with_a_file(tmp_path, capsys):
 def test_unknown_architectures_and_wrong_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no model 'resnet17'; expected a name such as .*resnet18"):
         rk.weights("resnet17")
+    with pytest.raises(ValueError, match="no model 18; expected a name"):
+        rk.weights(18)
     with pytest.raises(FileNotFoundError, match="no file"):
         rk.weights("resnet18", tmp_path / "a.pth")
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "a.pth")
