@@ -155,10 +155,10 @@ def evaluate(
     count = sum(map(len, labels))
     return Evaluation(
         loss=torch.stack(losses).sum().item() / count,
-        labels=torch.cat(labels).cpu().numpy(),
+        labels=torch.cat(labels).long().cpu().numpy(),
         probabilities=torch.cat(probabilities).cpu().numpy(),
         classes=_class_names(loader, probabilities[0].shape[1]),
-        files=_files_in_order(loader),
+        files=_files_in_order(loader, count),
     )
 
 
@@ -232,7 +232,9 @@ def _class_names(loader, count: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _files_in_order(loader) -> tuple[Path, ...] | None:
+def _files_in_order(loader, count: int) -> tuple[Path, ...] | None:
     files = getattr(getattr(loader, "dataset", None), "files", None)
-    in_order = isinstance(getattr(loader, "sampler", None), SequentialSampler)
-    return tuple(files) if files is not None and in_order else None
+    # A DataLoader with a batch_sampler has another, sequential one as its `sampler`.
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    known = files is not None and isinstance(sampler, SequentialSampler) and len(files) == count
+    return tuple(files) if known else None

@@ -202,6 +202,17 @@ def image_folders(
     )
 
 
+def _check_no_splits(root: Path) -> None:
+    """Refuse folders such as Train or training_set where classes are expected."""
+    for path in root.iterdir():
+        word = path.name.lower().replace("-", "_").split("_")[0]
+        if path.is_dir() and word in ("train", "training", "test", "testing", *VAL_NAMES):
+            raise ValueError(
+                f"{path} looks like a split, not like a class; expected train, val (and test) in "
+                f"{root}: rename the folder"
+            )
+
+
 @dataclass(frozen=True)
 class _Split:
     folder: Path
@@ -232,6 +243,7 @@ def _splits(root: Path, val_from_train: float | None, seed: int) -> dict[str, _S
     if val_from_train is not None and not 0 < val_from_train < 1:
         raise ValueError(f"val_from_train is {val_from_train}; expected a share between 0 and 1")
     if not (root / "train").exists():
+        _check_no_splits(root)
         return _hold_out(_scan(root), val_from_train or 0.2, seed)
     folders = [root / name for name in VAL_NAMES if (root / name).exists()]
     if len(folders) > 1:

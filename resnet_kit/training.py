@@ -12,6 +12,7 @@ from itertools import islice
 from numbers import Integral
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -165,10 +166,12 @@ def train_and_eval(
             _average_of(model, average),
             interrupts,
         )
+        optimizer.zero_grad(set_to_none=True)  # gradients of an earlier cell
         _restore(run, folder, resume)
         history, steps = run.history, _length(train_loader)
-        with progress_bar(total=epochs * steps, show=progress) as bar, _keeping_the_best(run):
-            bar.update(len(history.rows) * steps)
+        total = epochs * steps if steps else None
+        with progress_bar(total=total, show=progress) as bar, _keeping_the_best(run):
+            bar.update(len(history.rows) * (steps or 0))
             for epoch in range(len(history.rows) + 1, epochs + 1):
                 if _out_of_patience(history, patience):
                     history.stopped = "patience"
@@ -228,8 +231,10 @@ def _one_epoch(run: _Run, epoch: int, train_loader, val_loader, bar) -> bool:
     train_loss, train_accuracy = _train(run, train_loader, bar)
     if not math.isfinite(train_loss):
         return False
-    lr = run.optimizer.param_groups[0]["lr"]
+    lr = float(run.optimizer.param_groups[0]["lr"])
     val_loss, val_accuracy = _validate(run, val_loader)
+    if not math.isfinite(val_loss):  # the last step can break weights that gave a finite loss
+        return False
     if run.scheduler is not None and run.settings["scheduler_every"] == "epoch":
         metric = [val_loss] if isinstance(run.scheduler, ReduceLROnPlateau) else []
         run.scheduler.step(*metric)
@@ -355,7 +360,8 @@ def _memory_format(model: nn.Module, wanted: torch.memory_format | None):
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 4]
     strides = [tensor.stride() for tensor in tensors]
     if wanted is not None:
-        model.to(memory_format=wanted)
+        for tensor in tensors:
+            tensor.data = tensor.data.contiguous(memory_format=wanted)
     try:
         yield
     finally:
@@ -386,7 +392,16 @@ def _save(run: _Run, folder: Path, every: int | None) -> None:
         "scheduler": run.scheduler.state_dict() if run.scheduler else None,
         "scaler": run.scaler.state_dict(),
     }
-    save_state(state, folder / "last.pt")
+    save_state(_plain(state), folder / "last.pt")
+
+
+def _plain(state):
+    """Return nested dicts and lists with NumPy's numbers as Python's, which load without code."""
+    if type(state) is dict:  # a Counter, say, is left as it is
+        return {key: _plain(value) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(map(_plain, state))
+    return state.item() if isinstance(state, np.generic) else state
 
 
 def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -399,6 +414,7 @@ def _restore(run: _Run, folder: Path | None, resume: bool) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"checkpoint {folder} is a file; expected a folder, or a new name")
+    folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after the first epoch
     path = folder / "last.pt"
     if not path.is_file():
         if resume:
@@ -443,12 +459,12 @@ def _load_run(run: _Run, state: dict, origin: str) -> None:
     run.history = History(**state["history"])
 
 
-def _length(loader) -> int:
-    """Return the number of batches, or 0 for a stream that does not know."""
+def _length(loader) -> int | None:
+    """Return the number of batches, or None for a stream that does not know."""
     try:
         return len(loader)
     except TypeError:
-        return 0
+        return None
 
 
 def _check_arguments(given: dict) -> None:
@@ -470,7 +486,7 @@ def _check_arguments(given: dict) -> None:
         if given[name] and given["checkpoint"] is None:
             raise ValueError(f'{name} needs checkpoint="a/folder"')
     for name in ("train_loader", "val_loader"):
-        if hasattr(given[name], "__len__") and len(given[name]) == 0:
+        if _length(given[name]) == 0:
             raise ValueError(f"{name} is empty; expected at least one batch (see drop_last)")
     if given["train_loader"] is given["val_loader"]:
         warnings.warn("the model is validated on its training data", stacklevel=3)

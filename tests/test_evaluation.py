@@ -7,7 +7,7 @@ import torch
 from matplotlib import rc_context, rcParams
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader
@@ -91,6 +91,19 @@ def test_files_are_named_only_in_a_fixed_order(folder):
     assert rk.evaluate(model, loaders.train).files is None
     assert rk.evaluate(model, loaders.plain("train")).files == loaders.files["train"]
     assert rk.evaluate(model, loaders.val).classes == ("a", "b")
+
+
+def test_files_are_not_named_for_a_shuffled_batch_sampler(folder):
+    dataset = rk.image_folders(folder, size=16).val.dataset
+    shuffled = BatchSampler(RandomSampler(dataset), 2, False)
+    loader = DataLoader(dataset, batch_sampler=shuffled)
+    assert rk.evaluate(small_net(2), loader).files is None
+
+
+def test_small_integer_labels_do_not_overflow():
+    batch = [(torch.eye(100), torch.arange(100, dtype=torch.uint8))]
+    result = rk.evaluate(nn.Identity(), batch)
+    assert np.diag(result.confusion).sum() == 100
 
 
 def test_empty_loaders_and_wrong_heads_are_refused(folder):

@@ -287,6 +287,14 @@ def test_ambiguous_and_impossible_splits_are_refused(folder):
         rk.image_folders(folder.parent / "one")
 
 
+@pytest.mark.parametrize("name", ["Train", "training_set", "test", "Validation"])
+def test_splits_are_not_taken_for_classes(folder, name):
+    (folder / "train").rename(folder / "rest")
+    (folder / "rest").rename(folder / name)
+    with pytest.raises(ValueError, match="looks like a split, not like a class"):
+        rk.image_folders(folder)
+
+
 def test_unknown_split_names_the_known(folder):
     with pytest.raises(ValueError, match="no split 'test'; this data set has: train, val"):
         rk.image_folders(folder, size=16).plain("test")

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
     SequentialLR,
 )
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from tqdm import tqdm
 
 import resnet_kit as rk
@@ -483,6 +484,41 @@ def test_another_run_is_not_resumed(tmp_path, capsys):
     (tmp_path / "a" / "last.pt").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="damaged or no resume state"):
         run(checkpoint=tmp_path / "a", resume=True)
+
+
+def test_numpys_numbers_can_be_resumed(tmp_path):
+    options = {"checkpoint": tmp_path, "seed": np.int64(3), "clip_norm": np.float64(1)}
+    run(epochs=1, lr=np.float64(0.1), **options)
+    assert len(run(epochs=2, lr=np.float64(0.1), resume=True, **options)[1].rows) == 2
+
+
+def test_gradients_of_an_earlier_cell_do_not_count():
+    models = [small_net(), small_net()]
+    models[0][6].weight.grad = torch.full_like(models[0][6].weight, 1e6)
+    assert same(*[state(run(model, precision="fp32")[0]) for model in models])
+
+
+def test_weights_that_the_last_step_broke_are_never_the_best():
+    class Exploding(torch.optim.SGD):
+        def step(self, closure=None):
+            for parameter in self.param_groups[0]["params"]:
+                parameter.data *= float("inf")
+
+    model = small_net()
+    optimizer = Exploding(model.parameters(), 0.1)
+    _, history = run(model, 1, train=tensor_loader(4), optimizer=optimizer)
+    assert (history.stopped, history.best_epoch) == ("non-finite", None)
+
+
+def test_streams_and_volumes_can_be_trained_on():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(torch.zeros(3, 8, 8), 0), (torch.ones(3, 8, 8), 1)])
+
+    assert len(run(train=DataLoader(Stream(), 2))[1].rows) == 2
+    volumes = [(torch.randn(2, 1, 4, 4, 4), torch.tensor([0, 1]))]
+    net = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(16, 2))
+    assert len(run(net, 1, train=volumes, val=[*volumes])[1].rows) == 1
 
 
 def test_numbered_and_best_checkpoints(tmp_path):
