@@ -2,7 +2,6 @@
 
 import ast
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -80,7 +79,3 @@ def test_no_committed_text_names_a_path_of_a_machine():
             if not any(part.startswith(".") or part in ("data", "build") for part in parts):
                 found = paths.findall(path.read_text(encoding="utf-8"))
                 assert path.name == "test_project.py" or not found, path
-
-
-def test_python_is_one_that_the_project_supports():
-    assert sys.version_info >= (3, 10)
