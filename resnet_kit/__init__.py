@@ -8,6 +8,7 @@
 
 import importlib
 
+from .batches import TransformedLoader, array_loaders
 from .checkpoints import load_weights, read_weights, save_weights
 from .evaluation import Evaluation, evaluate, wilson_interval
 from .history import History
@@ -42,6 +43,8 @@ __version__ = "0.1.0"
 _LATER = {
     "cat_dog_ants_bees": "datasets",
     "picture_grid": "figures",
+    "score_plot": "figures",
+    "training_curves": "figures",
     "use_style": "figures",
 }
 
@@ -50,9 +53,11 @@ __all__ = [
     "History",
     "Loaders",
     "Stats",
+    "TransformedLoader",
     "UnreadableImageError",
     "Weights",
     "accuracy_row",
+    "array_loaders",
     "best_precision",
     "cat_dog_ants_bees",
     "choose",
@@ -74,10 +79,12 @@ __all__ = [
     "read_weights",
     "replace_head",
     "save_weights",
+    "score_plot",
     "seed_everything",
     "train_and_eval",
     "train_mode",
     "trainable_table",
+    "training_curves",
     "unfreeze",
     "use_style",
     "weights",

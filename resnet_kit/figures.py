@@ -1,7 +1,7 @@
 """One look for every plot; takes plain arrays and names, returns `matplotlib.figure.Figure`."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -135,6 +135,30 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
 
 
 @styled
+def score_plot(
+    scores: Mapping[str, tuple[float, float, float]], *, highlight: Sequence[str] = ()
+) -> Figure:
+    """Draw shares in 0…1, `{name: (value, low, high)}`, as dots with intervals, the best on top."""
+    names = sorted(scores, key=lambda name: scores[name][0])
+    figure = new_figure(7.5, 0.75 + 0.32 * len(names))
+    axes = figure.subplots()
+    for place, name in enumerate(names):
+        value, low, high = scores[name]
+        color = HIGHLIGHT if name in highlight else VAL
+        axes.plot([low, high], [place, place], "-", color=color, alpha=0.45, linewidth=3)
+        axes.plot(value, place, "o", color=color)
+        axes.annotate(
+            f"{value:.1%}", (high, place), (6, 0), textcoords="offset points", va="center"
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.margins(x=0.12)
+    axes.set_xlabel("accuracy, 95 % interval")
+    return figure
+
+
+@styled
 def picture_grid(
     pictures: Sequence,
     titles: Sequence[str] | None = None,
@@ -143,8 +167,9 @@ def picture_grid(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     columns: int = 6,
+    inches: float = 1.55,
 ) -> Figure:
-    """Draw pictures in a grid, the titles of `wrong` ones in orange.
+    """Draw pictures in a grid, each `inches` wide, the titles of `wrong` ones in orange.
 
     A picture is a tensor or array `(C, H, W)` or `(H, W, C)` with C = 1 or 3, or `(H, W)`; uint8,
     or float in 0…1. Normalised pictures need `mean` and `std`: they are denormalised and clipped.
@@ -153,8 +178,8 @@ def picture_grid(
         raise ValueError("no pictures to draw; expected at least one")
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    height = 1.55 + 0.25 * (titles is not None)
-    figure = new_figure(1.55 * columns, height * rows, Pictures)
+    height = inches + 0.25 * (titles is not None)
+    figure = new_figure(inches * columns, height * rows, Pictures)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()

@@ -155,7 +155,7 @@ def _sums_of(source) -> tuple[int, Iterator]:
         files = picture_files(Path(source))
         return len(files), _in_threads(lambda index: read_image(files[index]), len(files))
     if isinstance(source, np.ndarray | Tensor):
-        array = _checked_array(torch.as_tensor(source))
+        array = check_uint8_pictures(torch.as_tensor(source))
         return len(array), _in_threads(lambda index: array[index].permute(2, 0, 1), len(array))
     # Data sets need not be safe to use from several threads, but they are from processes.
     workers = cpu_count() if workers_fork() else 0
@@ -165,8 +165,8 @@ def _sums_of(source) -> tuple[int, Iterator]:
     return len(source), iter(items)
 
 
-def _checked_array(array: Tensor) -> Tensor:
-    """Return a uint8 array as `(N, H, W, C)`."""
+def check_uint8_pictures(array: Tensor) -> Tensor:
+    """Return uint8 pictures `(N, H, W)` or `(N, H, W, C)` as `(N, H, W, C)`; refuse others."""
     shape = tuple(array.shape)
     if array.dtype != torch.uint8 or array.ndim not in (3, 4):
         raise ValueError(

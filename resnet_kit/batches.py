@@ -1,0 +1,333 @@
+"""Pictures in memory, augmented in batches on the device; and transforms of whole batches."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional as V
+
+from .images import check_uint8_pictures, mean_std
+from .loaders import Loaders
+from .settings import default_device, mixed_seed
+from .transfer import Weights
+
+# A batch augmentation turns float32 pictures (N, C, H, W) in 0…1 and N rows of `draws` random
+# numbers in 0…1 into pictures of the same shape. Picture i depends on row i alone.
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Pad by `padding` black pixels on every side and crop back at a random place."""
+
+    draws: ClassVar[int] = 2
+    padding: int = 4
+
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+        _, channels, height, width = images.shape
+        top, left = (numbers * (2 * self.padding + 1)).long().T[:, :, None]
+        rows = (top + torch.arange(height, device=images.device))[:, None, :, None]
+        columns = (left + torch.arange(width, device=images.device))[:, None, None, :]
+        padded = F.pad(images, [self.padding] * 4)
+        padded = padded.gather(2, rows.expand(-1, channels, -1, padded.shape[3]))
+        return padded.gather(3, columns.expand(-1, channels, height, -1))
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Crop a random part, of `smallest` to all of the area, and stretch it to the full size.
+
+    The part is up to 4/3 times as wide as high, or as high as wide. Bilinear.
+    Source: https://arxiv.org/abs/1409.4842, section 6.
+    """
+
+    draws: ClassVar[int] = 4
+    smallest: float = 0.25
+
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+        area, ratio, across, down = numbers.T
+        side = (self.smallest + (1 - self.smallest) * area).sqrt()
+        stretch = (4 / 3) ** (ratio - 0.5)
+        width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
+        left, top = (2 * across - 1) * (1 - width), (2 * down - 1) * (1 - height)
+        zero = torch.zeros_like(width)
+        theta = torch.stack([width, zero, left, zero, height, top], 1).view(-1, 2, 3)
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        # Reflection repeats the outermost pixel here, as "border" does, which MPS does not have.
+        return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirror every second picture, left to right."""
+
+    draws: ClassVar[int] = 1
+
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+        return torch.where(numbers[:, :, None, None] < 0.5, images.flip(3), images)
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Change brightness, contrast and (of RGB pictures) saturation by factors in 1 ± `strength`."""
+
+    draws: ClassVar[int] = 3
+    strength: float = 0.4
+
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+        factors = 1 + self.strength * (2 * numbers - 1)
+        brightness, contrast, saturation = factors.T[:, :, None, None, None]
+        images = images * brightness
+        images = torch.lerp(images.mean((1, 2, 3), keepdim=True), images, contrast)
+        if images.shape[1] == 3:
+            images = torch.lerp(V.rgb_to_grayscale(images), images, saturation)
+        return images.clamp(0, 1)
+
+
+class ArrayPictures(Dataset):
+    """uint8 pictures `(N, C, H, W)` on the device; item `(epoch, indices)` is a whole batch.
+
+    Pictures come out augmented, resized, as `(B, C, size, size)` float32 normalised, with labels
+    `(B,)`. Their random numbers are row `index` of a table that follows from (seed, epoch).
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: Sequence[str], mean, std, sizes,
+                 augment: Sequence[Callable] = (), seed: int = 0):  # fmt: skip
+        self.images, self.labels, self.classes = images, labels, tuple(classes)
+        self.mean, self.std = (torch.tensor(x, device=images.device)[:, None, None]
+                               for x in (mean, std))  # fmt: skip
+        self.sizes, self.augment, self.seed = dict(sizes), tuple(augment), seed
+        self._numbers = (None, torch.empty(0))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, Tensor] | int) -> tuple[Tensor, Tensor]:
+        if not isinstance(key, tuple):
+            images, labels = self[0, torch.tensor([key])]
+            return images[0], labels[0]
+        epoch, indices = key
+        chosen = indices.to(self.images.device)
+        images = self.images[chosen].float() / 255
+        if self.augment:
+            numbers = self._random_numbers(epoch)[indices].to(images.device)
+            parts = numbers.split([step.draws for step in self.augment], 1)
+            for step, part in zip(self.augment, parts, strict=True):
+                images = step(images, part)
+        size = self.size_in(epoch)
+        if images.shape[2] != size:
+            images = V.resize(images, [size, size], antialias=True)
+        return (images.expand(-1, len(self.mean), -1, -1) - self.mean) / self.std, self.labels[
+            chosen
+        ]
+
+    def size_in(self, epoch: int) -> int:
+        """Return the picture size of an epoch; outside of training (epoch 0) it is the last one."""
+        begun = [start for start in self.sizes if start <= epoch] if epoch else self.sizes
+        return self.sizes[max(begun)]
+
+    def _random_numbers(self, epoch: int) -> Tensor:
+        """Return the table of an epoch; made on the CPU, so that it is the same on any device."""
+        if self._numbers[0] != epoch:
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, 1))
+            shape = len(self), sum(step.draws for step in self.augment)
+            self._numbers = epoch, torch.rand(shape, generator=generator)
+        return self._numbers[1]
+
+
+class BatchSampler(Sampler):
+    """Yields (epoch, indices) batch by batch, shuffled by (seed, epoch) or, without seed, in order.
+
+    The epoch counts up by itself from 1; `set_epoch` (which `train_and_eval` calls) sets it.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int | None = None):
+        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        if self.seed is None:
+            return iter([(0, part) for part in torch.arange(self.count).split(self.batch_size)])
+        epoch = self.epoch
+        self.epoch += 1
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
+        order = torch.randperm(self.count, generator=generator)
+        return iter([(epoch, part) for part in order.split(self.batch_size)])
+
+
+def array_loaders(
+    *,
+    train: tuple,
+    val: tuple,
+    test: tuple | None = None,
+    classes: Sequence[str] | None = None,
+    like: Weights | None = None,
+    size: int | Mapping[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    batch_size: int = 128,
+    augment: str | Sequence[Callable] = "standard",
+    seed: int = 0,
+) -> Loaders:
+    """Return loaders for pictures that fit in memory (on the accelerator, if there is one).
+
+    Each split is (images, labels): square uint8 pictures `(N, H, W)` or `(N, H, W, C)`, NumPy or
+    torch, and whole numbers `(N,)`. They are shuffled, augmented, resized and normalised in
+    batches; the random numbers of a picture follow from (seed, epoch, index).
+
+    Args:
+        classes: names; default "0", "1", ….
+        like: weights to be trained on; they give size, mean and std. Grey pictures become RGB.
+        size: in pixels; default the pictures' own. `{1: 32, 9: 64}` trains at 32 px and from
+            epoch 9 on at 64 px ("progressive resizing"); validation is always at the last size.
+        mean, std: per channel in 0…1; default `like`'s, else the training pictures' own.
+        augment: "none"; "standard" (pad by an eighth and crop, flip); or batch augmentations such
+            as `[ResizedCrop(0.25), Flip(), ColorJitter(0.4)]`, in this order.
+
+    Raises:
+        ValueError: pictures, labels or arguments that do not fit; the message says which.
+    """
+    if (mean is None) != (std is None):
+        raise ValueError("only one of mean and std is given; expected both or neither")
+    given = {"train": train, "val": val} | ({} if test is None else {"test": test})
+    splits = {name: _checked_split(name, *split) for name, split in given.items()}
+    images, labels = splits["train"]
+    if classes is None:
+        classes = [str(label) for label in range(int(labels.max()) + 1)]
+    _check_alike(splits, classes)
+    if mean is None:
+        stats = like or mean_std(images.permute(0, 2, 3, 1), progress=False)
+        mean, std = stats.mean, stats.std
+    _check_statistics(mean, std, images.shape[1])
+    sizes = _checked_sizes(size or (like.size if like else images.shape[2]))
+    steps = _checked_augment(augment, images.shape[2])
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    splits = {name: [x.to(default_device()) for x in split] for name, split in splits.items()}
+
+    def loader(
+        name: str, steps: Sequence[Callable] = (), shuffled: int | None = None
+    ) -> DataLoader:
+        dataset = ArrayPictures(*splits[name], classes, mean, std, sizes, steps, seed)
+        sampler = BatchSampler(len(dataset), batch_size, shuffled)
+        return DataLoader(dataset, batch_size=None, sampler=sampler)
+
+    return Loaders(
+        train=loader("train", steps, seed),
+        val=loader("val"),
+        test=loader("test") if test is not None else None,
+        classes=tuple(classes),
+        size=sizes[max(sizes)],
+        mean=tuple(mean),
+        std=tuple(std),
+        files=None,
+        unaugmented=loader("train"),
+    )
+
+
+def _checked_split(name: str, images, labels) -> tuple[Tensor, Tensor]:
+    """Return the pictures as `(N, C, H, W)` and the labels as int64."""
+    images = check_uint8_pictures(torch.as_tensor(images)).permute(0, 3, 1, 2).contiguous()
+    labels = torch.as_tensor(labels)
+    if images.shape[2] != images.shape[3]:
+        height, width = images.shape[2:]
+        raise ValueError(f"{name} has pictures of {width} x {height} pixels; expected square ones")
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(
+            f"{name} has {len(images)} pictures and labels of shape {tuple(labels.shape)} and "
+            f"type {labels.dtype}; expected one whole number per picture"
+        )
+    if not len(images):
+        raise ValueError(f"{name} is empty; expected at least one picture")
+    return images, labels.long()
+
+
+def _check_alike(splits: dict[str, tuple[Tensor, Tensor]], classes: Sequence[str]) -> None:
+    shape = tuple(splits["train"][0].shape[1:])
+    for name, (images, labels) in splits.items():
+        if tuple(images.shape[1:]) != shape:
+            raise ValueError(
+                f"{name} has pictures (C, H, W) of {tuple(images.shape[1:])}, train of {shape}; "
+                "expected one shape"
+            )
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(classes):
+            raise ValueError(
+                f"{name} has labels from {low} to {high}; expected 0 to {len(classes) - 1} for "
+                f"{len(classes)} classes"
+            )
+
+
+def _check_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    fits = len(mean) == len(std) and (len(mean) == channels or (channels, len(mean)) == (1, 3))
+    if not fits or not min(std) > 0:
+        raise ValueError(
+            f"mean {tuple(mean)} and std {tuple(std)} for pictures of {channels} channels; "
+            "expected one number each per channel, and deviations above 0"
+        )
+
+
+def _checked_sizes(size: int | Mapping[int, int]) -> dict[int, int]:
+    """Return the size from each epoch on."""
+    sizes = dict(size) if isinstance(size, Mapping) else {1: size}
+    if 1 not in sizes or min(sizes) < 1 or min(sizes.values()) < 1:
+        raise ValueError(
+            f"size is {size}; expected pixels, or pixels from epoch 1 on and from later epochs on, "
+            "such as {1: 32, 9: 64}"
+        )
+    return sizes
+
+
+def _checked_augment(augment: str | Sequence[Callable], side: int) -> list[Callable]:
+    named = {"none": [], "standard": [Crop(side // 8), Flip()]}
+    if isinstance(augment, str):
+        if augment not in named:
+            raise ValueError(
+                f"augment is {augment!r}; expected {', '.join(named)} or a list of batch "
+                "augmentations such as [Crop(4), Flip()]"
+            )
+        return named[augment]
+    for step in augment:
+        if not callable(step) or not isinstance(getattr(step, "draws", None), int):
+            raise ValueError(
+                f"augment has {step!r}; expected an object with `draws`, how many random numbers "
+                "it needs per picture, that is called with (images, numbers)"
+            )
+    return list(augment)
+
+
+class TransformedLoader:
+    """Another loader's batches after `transforms`, each from and to (inputs, labels).
+
+    Works around any loader and with torchvision's MixUp and CutMix, whose labels are shares of
+    classes `(N, K)`; CrossEntropyLoss takes those too. Their random numbers are torch's own, which
+    `train_and_eval` seeds in each epoch.
+
+    >>> train = TransformedLoader(loaders.train, v2.CutMix(num_classes=10))
+    """
+
+    def __init__(self, loader, *transforms: Callable):
+        self.loader, self.transforms = loader, transforms
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.loader:
+            for transform in self.transforms:
+                batch = transform(*batch)
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str):  # dataset, sampler, generator, batch_size, …
+        if name == "loader":  # while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.loader, name)
