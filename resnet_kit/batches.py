@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -91,7 +93,8 @@ class ArrayPictures(Dataset):
     """uint8 pictures `(N, C, H, W)` on the device; item `(epoch, indices)` is a whole batch.
 
     Pictures come out augmented, resized, as `(B, C, size, size)` float32 normalised, with labels
-    `(B,)`. Their random numbers are row `index` of a table that follows from (seed, epoch).
+    `(B,)` on the CPU, where checking them stops no GPU. The random numbers of a picture are row
+    `index` of a table that follows from (seed, epoch).
     """
 
     def __init__(self, images: Tensor, labels: Tensor, classes: Sequence[str], mean, std, sizes,
@@ -110,8 +113,7 @@ class ArrayPictures(Dataset):
             images, labels = self[0, torch.tensor([key])]
             return images[0], labels[0]
         epoch, indices = key
-        chosen = indices.to(self.images.device)
-        images = self.images[chosen].float() / 255
+        images = self.images[indices.to(self.images.device)].float() / 255
         if self.augment:
             numbers = self._random_numbers(epoch)[indices].to(images.device)
             parts = numbers.split([step.draws for step in self.augment], 1)
@@ -120,9 +122,8 @@ class ArrayPictures(Dataset):
         size = self.size_in(epoch)
         if images.shape[2] != size:
             images = V.resize(images, [size, size], antialias=True)
-        return (images.expand(-1, len(self.mean), -1, -1) - self.mean) / self.std, self.labels[
-            chosen
-        ]
+        images = images.expand(-1, len(self.mean), -1, -1)  # grey becomes RGB for weights
+        return (images - self.mean) / self.std, self.labels[indices]
 
     def size_in(self, epoch: int) -> int:
         """Return the picture size of an epoch; outside of training (epoch 0) it is the last one."""
@@ -141,7 +142,8 @@ class ArrayPictures(Dataset):
 class BatchSampler(Sampler):
     """Yields (epoch, indices) batch by batch, shuffled by (seed, epoch) or, without seed, in order.
 
-    The epoch counts up by itself from 1; `set_epoch` (which `train_and_eval` calls) sets it.
+    A single last picture joins the batch before it, because BatchNorm cannot train on one. The
+    epoch counts up by itself from 1; `set_epoch` (which `train_and_eval` calls) sets it.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int | None = None):
@@ -152,16 +154,19 @@ class BatchSampler(Sampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        full, rest = divmod(self.count, self.batch_size)
+        return full + (rest > 1 or full == 0)
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        if self.seed is None:
-            return iter([(0, part) for part in torch.arange(self.count).split(self.batch_size)])
-        epoch = self.epoch
-        self.epoch += 1
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-        order = torch.randperm(self.count, generator=generator)
-        return iter([(epoch, part) for part in order.split(self.batch_size)])
+        epoch, order = 0, torch.arange(self.count)
+        if self.seed is not None:
+            epoch = self.epoch
+            self.epoch += 1
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
+            order = torch.randperm(self.count, generator=generator)
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        for start, end in zip(starts, [*starts[1:], self.count], strict=True):
+            yield epoch, order[start:end]
 
 
 def array_loaders(
@@ -199,20 +204,23 @@ def array_loaders(
     if (mean is None) != (std is None):
         raise ValueError("only one of mean and std is given; expected both or neither")
     given = {"train": train, "val": val} | ({} if test is None else {"test": test})
-    splits = {name: _checked_split(name, *split) for name, split in given.items()}
+    splits = {name: _checked_split(name, split) for name, split in given.items()}
     images, labels = splits["train"]
-    if classes is None:
-        classes = [str(label) for label in range(int(labels.max()) + 1)]
+    classes = tuple(map(str, range(int(labels.max()) + 1) if classes is None else classes))
     _check_alike(splits, classes)
     if mean is None:
         stats = like or mean_std(images.permute(0, 2, 3, 1), progress=False)
         mean, std = stats.mean, stats.std
+    mean, std = (np.asarray(x, np.float64).tolist() for x in (mean, std))
     _check_statistics(mean, std, images.shape[1])
-    sizes = _checked_sizes(size or (like.size if like else images.shape[2]))
+    if size is None:
+        size = like.size if like else images.shape[2]
+    sizes = _checked_sizes(size)
     steps = _checked_augment(augment, images.shape[2])
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    splits = {name: [x.to(default_device()) for x in split] for name, split in splits.items()}
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
+    device = default_device()
+    splits = {name: (images.to(device), labels) for name, (images, labels) in splits.items()}
 
     def loader(
         name: str, steps: Sequence[Callable] = (), shuffled: int | None = None
@@ -225,7 +233,7 @@ def array_loaders(
         train=loader("train", steps, seed),
         val=loader("val"),
         test=loader("test") if test is not None else None,
-        classes=tuple(classes),
+        classes=classes,
         size=sizes[max(sizes)],
         mean=tuple(mean),
         std=tuple(std),
@@ -234,10 +242,12 @@ def array_loaders(
     )
 
 
-def _checked_split(name: str, images, labels) -> tuple[Tensor, Tensor]:
-    """Return the pictures as `(N, C, H, W)` and the labels as int64."""
-    images = check_uint8_pictures(torch.as_tensor(images)).permute(0, 3, 1, 2).contiguous()
-    labels = torch.as_tensor(labels)
+def _checked_split(name: str, split: tuple) -> tuple[Tensor, Tensor]:
+    """Return copies: the pictures as `(N, C, H, W)` and the labels as int64, on the CPU."""
+    if not isinstance(split, tuple | list) or len(split) != 2:
+        raise ValueError(f"{name} is a {type(split).__name__}; expected a pair (images, labels)")
+    images, labels = (torch.from_numpy(np.array(part)) for part in split)
+    images = check_uint8_pictures(images).permute(0, 3, 1, 2).contiguous()
     if images.shape[2] != images.shape[3]:
         height, width = images.shape[2:]
         raise ValueError(f"{name} has pictures of {width} x {height} pixels; expected square ones")
@@ -279,25 +289,26 @@ def _check_statistics(mean: Sequence[float], std: Sequence[float], channels: int
 def _checked_sizes(size: int | Mapping[int, int]) -> dict[int, int]:
     """Return the size from each epoch on."""
     sizes = dict(size) if isinstance(size, Mapping) else {1: size}
-    if 1 not in sizes or min(sizes) < 1 or min(sizes.values()) < 1:
+    numbers = [*sizes, *sizes.values()]
+    if not all(isinstance(n, Integral) and n >= 1 for n in numbers) or 1 not in sizes:
         raise ValueError(
-            f"size is {size}; expected pixels, or pixels from epoch 1 on and from later epochs on, "
-            "such as {1: 32, 9: 64}"
+            f"size is {size!r}; expected pixels, or pixels from epoch 1 on and from later epochs "
+            "on, such as {1: 32, 9: 64}"
         )
-    return sizes
+    return {int(epoch): int(pixels) for epoch, pixels in sizes.items()}
 
 
 def _checked_augment(augment: str | Sequence[Callable], side: int) -> list[Callable]:
     named = {"none": [], "standard": [Crop(side // 8), Flip()]}
-    if isinstance(augment, str):
-        if augment not in named:
-            raise ValueError(
-                f"augment is {augment!r}; expected {', '.join(named)} or a list of batch "
-                "augmentations such as [Crop(4), Flip()]"
-            )
+    if isinstance(augment, str) and augment in named:
         return named[augment]
+    if not isinstance(augment, list | tuple):
+        raise ValueError(
+            f"augment is {augment!r}; expected {', '.join(named)} or a list of batch "
+            "augmentations such as [Crop(4), Flip()]"
+        )
     for step in augment:
-        if not callable(step) or not isinstance(getattr(step, "draws", None), int):
+        if isinstance(step, type) or not isinstance(getattr(step, "draws", None), int):
             raise ValueError(
                 f"augment has {step!r}; expected an object with `draws`, how many random numbers "
                 "it needs per picture, that is called with (images, numbers)"
@@ -328,6 +339,6 @@ class TransformedLoader:
         return len(self.loader)
 
     def __getattr__(self, name: str):  # dataset, sampler, generator, batch_size, …
-        if name == "loader":  # while it is copied or unpickled
+        if name == "loader" or name.startswith("__"):  # asked while it is copied or unpickled
             raise AttributeError(name)
         return getattr(self.loader, name)

@@ -136,7 +136,10 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
 
 @styled
 def score_plot(
-    scores: Mapping[str, tuple[float, float, float]], *, highlight: Sequence[str] = ()
+    scores: Mapping[str, tuple[float, float, float]],
+    *,
+    highlight: Sequence[str] = (),
+    xlabel: str = "accuracy, 95 % interval",
 ) -> Figure:
     """Draw shares in 0…1, `{name: (value, low, high)}`, as dots with intervals, the best on top."""
     names = sorted(scores, key=lambda name: scores[name][0])
@@ -153,8 +156,9 @@ def score_plot(
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.margins(x=0.12)
-    axes.set_xlabel("accuracy, 95 % interval")
+    axes.set_xlabel(xlabel)
     return figure
 
 

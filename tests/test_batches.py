@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -198,6 +201,32 @@ def test_training_is_as_good_as_with_an_equivalent_dataloader():
     assert abs(np.mean(ours) - np.mean(theirs)) < 0.02, (ours, theirs)
 
 
+def test_arrays_are_copied_and_numpy_numbers_are_taken():
+    images, labels = noise(channels=0)
+    loaders = rk.array_loaders(
+        train=(images[..., ::-1], labels[::-1]), val=(images, labels), mean=np.array([0.5]),
+        std=np.array([0.25]), batch_size=np.int64(4), size=np.int64(16),
+    )  # fmt: skip
+    before = [(x.clone(), y.clone()) for x, y in loaders.plain()]
+    images[:], labels[:] = 0, 7
+    for (x, y), (old_x, old_y) in zip(loaders.plain(), before, strict=True):
+        assert torch.equal(x, old_x) and torch.equal(y, old_y) and x.dtype == torch.float32
+    assert type(loaders.size) is int and loaders.mean == (0.5,)
+
+
+def test_a_single_last_picture_joins_the_batch_before_it():
+    for count, sizes in ((9, [4, 5]), (10, [4, 4, 2]), (8, [4, 4]), (1, [1])):
+        loaders = loaders_of(*noise(count), batch_size=4, classes="ab")
+        for loader in (loaders.train, loaders.plain()):
+            assert [len(y) for _, y in loader] == sizes and len(loader) == len(sizes)
+
+
+def test_transformed_loaders_are_copied_whole():
+    loader = rk.TransformedLoader(tensor_loader(), v2.MixUp(num_classes=3))
+    for copied in (copy.deepcopy(loader), pickle.loads(pickle.dumps(loader))):
+        assert next(iter(copied))[1].shape == (8, 3)
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, mixed):
     def run(epochs, folder, resume=False):
@@ -267,6 +296,12 @@ def test_mixup_and_cutmix_train_with_any_loader():
         ({"size": {2: 32}}, "size is {2: 32}; expected pixels"),
         ({"size": -4}, "size is -4"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"size": 8.0}, "size is 8.0"),
+        ({"size": 0}, "size is 0"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"val": np.zeros((2, 4, 4), np.uint8)}, "val is a ndarray; expected a pair"),
+        ({"augment": Flip()}, "augment is Flip.* expected none, standard or a list"),
+        ({"augment": [Flip]}, "an object with `draws`"),
         ({"augment": "strong"}, "augment is 'strong'; expected none, standard or a list"),
         ({"augment": [v2.RandomHorizontalFlip()]}, "an object with `draws`"),
     ],

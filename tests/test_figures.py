@@ -1,0 +1,19 @@
+import numpy as np
+
+import resnet_kit as rk
+
+
+def test_scores_are_drawn_with_their_intervals_the_best_on_top():
+    scores = {"low": (0.2, 0.1, 0.3), "high": (0.9, 0.8, 0.95), "middle": (0.5, 0.4, 0.6)}
+    figure = rk.score_plot(scores, highlight=["high"])
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["low", "middle", "high"]
+    assert [text.get_text() for text in axes.texts] == ["20.0%", "50.0%", "90.0%"]
+    intervals = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
+    assert np.allclose(intervals, [[0.1, 0.3], [0.4, 0.6], [0.8, 0.95]])
+    assert axes.lines[-1].get_color() != axes.lines[0].get_color()
+
+
+def test_grid_cells_have_the_size_that_was_asked_for():
+    figure = rk.picture_grid(np.zeros((4, 8, 8, 3), np.uint8), columns=2, inches=2.5)
+    assert figure.get_size_inches().tolist() == [5, 5]
