@@ -16,22 +16,34 @@ def table() -> str:
         document = json.loads(path.read_text(encoding="utf-8"))
         versions = document["versions"]
         where = f"{document['hardware']}; torch {versions['torch']}; {document['date']}"
-        lines += [(*cells(row), where) for row in document["rows"]]
+        lines += [(*cells(row), where) for row in shown(path.stem, document["rows"])]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def cells(row: dict) -> tuple[str, ...]:
-    percent = row["metric"] == "accuracy"
+def shown(name: str, rows: list[dict]) -> list[dict]:
+    """Return what the README has room for: no short runs, and one row for all seeds."""
+    if name == "pretraining_short":  # notebook 10 draws them
+        return []
+    several = {(row["split"], row["recipe"]) for row in rows if "seeds" in row["metric"]}
+    return [
+        row
+        for row in rows
+        if "seeds" in row["metric"] or (row["split"], row["recipe"]) not in several
+    ]
 
-    def shown(value: float | None) -> str:
+
+def cells(row: dict) -> tuple[str, ...]:
+    percent = "accuracy" in row["metric"]
+
+    def text(value: float | None) -> str:
         return "" if value is None else f"{value:.1%}" if percent else f"{value:.2f}"
 
     data = f"{row['data']}, {row['split']}"
     what = f"{row['model']}: {row['recipe']}"
     seed = "" if row["seed"] is None else f", seed {row['seed']}"
-    interval = f"{shown(row['low'])} to {shown(row['high'])}" if row["low"] is not None else ""
+    interval = f"{text(row['low'])} to {text(row['high'])}" if row["low"] is not None else ""
     seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-    return data, what, row["metric"] + seed, shown(row["value"]), interval, str(row["n"]), seconds
+    return data, what, row["metric"] + seed, text(row["value"]), interval, str(row["n"]), seconds
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Pretrained weights, the head, and what is frozen: everything that transfer learning adds."""
 
+import hashlib
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 from .checkpoints import fit_weights, read_weights
 from .settings import quick_mode, short_path
 
+SHIPPED = Path(__file__).parent / "weights"  # made by benchmarks/pretraining.py
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -19,8 +21,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Weights:
     """Weights of one architecture, and how pictures must be prepared for them.
 
-    `origin` is "imagenet", "file" or "scratch"; `size` is in pixels; `mean` and `std` are of the
-    pictures of the pre-training, per channel in 0…1; `classes` are the pre-training's.
+    `origin` is "imagenet", "tiny", "file" or "scratch"; `size` is in pixels; `mean` and `std`, per
+    channel in 0…1, are of the pictures of the pre-training; `classes` are the pre-training's.
     """
 
     arch: str
@@ -38,9 +40,14 @@ class Weights:
 def weights(arch: str, source: str | Path | None = "auto") -> Weights:
     """Find weights for an architecture of torchvision; one printed line says which they are.
 
-    `source`: "imagenet" (torchvision's best, downloaded once), a `.safetensors` or `.pth` file,
-    None (random weights, from scratch), or "auto": ImageNet if cached or quickly reachable, else
-    from scratch. Quick mode opens no connection: "auto" is from scratch there.
+    `source`: "imagenet" (torchvision's best, downloaded once), "tiny" (in the package: a resnet18
+    that it pre-trained on Tiny ImageNet), a `.safetensors` or `.pth` file, None (random weights,
+    from scratch), or "auto": ImageNet if cached or quickly reachable, else "tiny". Quick mode opens
+    no connection: "auto" is "tiny" there.
+
+    Raises:
+        ValueError: no such architecture, a damaged file, or "auto" and "tiny" have none for it.
+        FileNotFoundError: no such file.
 
     >>> weights("resnet18", None)
     Weights(resnet18, scratch, 224 px, 0 classes)
@@ -55,6 +62,8 @@ def weights(arch: str, source: str | Path | None = "auto") -> Weights:
         return Weights(arch, "scratch", 224, IMAGENET_MEAN, IMAGENET_STD)
     if source == "imagenet":
         return _imagenet(arch)
+    if source == "tiny":
+        return _tiny(arch)
     if source == "auto":
         return _auto(arch)
     return _from_file(arch, Path(source))
@@ -74,6 +83,28 @@ def _imagenet(arch: str) -> Weights:
     )
 
 
+def _tiny(arch: str) -> Weights:
+    """Return the weights that travel with the package, after checking the hash in their name."""
+    path = _shipped(arch)
+    if path is None:
+        known = sorted(file.name.split("-")[0] for file in SHIPPED.glob("*.safetensors"))
+        raise ValueError(
+            f"the package carries no weights for {arch}, only for: {', '.join(known) or 'none'}; "
+            f'rk.weights("{arch}", "imagenet") downloads some, rk.weights("{arch}", None) starts '
+            "from scratch"
+        )
+    if hashlib.sha256(path.read_bytes()).hexdigest()[:8] != path.stem.split("-")[-1]:
+        raise ValueError(
+            f"{path.name} of the package is damaged: its SHA-256 is not the one in its name; "
+            "install the package again"
+        )
+    return replace(_from_file(arch, path), origin="tiny")
+
+
+def _shipped(arch: str) -> Path | None:
+    return next(SHIPPED.glob(f"{arch}-tiny-*.safetensors"), None)
+
+
 def _auto(arch: str) -> Weights:
     url = get_model_weights(arch).DEFAULT.url
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
@@ -87,11 +118,19 @@ def _auto(arch: str) -> Weights:
         return _imagenet(arch)
     else:
         reason = "none are cached and download.pytorch.org does not answer"
+    wanted = f"wanted ImageNet weights, but {reason}"
+    if _shipped(arch) is None:
+        raise ValueError(
+            f"{arch}: {wanted}, and the package carries none for it; take resnet18, a machine with "
+            f'a connection, a file (rk.weights("{arch}", "a.pth")), or start from scratch with '
+            f'rk.weights("{arch}", None)'
+        )
+    found = _tiny(arch)
     print(
-        f"{arch}: wanted ImageNet weights, but {reason}: starting from scratch (random weights). "
-        f'rk.weights("{arch}", "imagenet") downloads them.'
+        f"{arch}: {wanted}: taking the package's own, pre-trained on Tiny ImageNet. "
+        f'rk.weights("{arch}", "imagenet") downloads the others.'
     )
-    return weights(arch, None)
+    return found
 
 
 def _reachable(host: str, seconds: float = 3.0) -> bool:
@@ -103,6 +142,10 @@ def _reachable(host: str, seconds: float = 3.0) -> bool:
 
 
 def _from_file(arch: str, path: Path) -> Weights:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'no file {str(path)!r}; expected "auto", "imagenet", "tiny", None or a weights file'
+        )
     state, header = read_weights(path)
     size, classes = header.get("size", 224), tuple(header.get("classes", ()))
     if "mean" not in header:

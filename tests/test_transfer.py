@@ -1,4 +1,8 @@
+import shutil
 import socket
+import subprocess
+import sys
+import zipfile
 
 import pytest
 import torch
@@ -6,6 +10,11 @@ import torchvision
 from torch import nn
 
 import resnet_kit as rk
+from resnet_kit import transfer
+from resnet_kit.drawn import ANIMALS, draw_arrays
+from resnet_kit.transfer import SHIPPED
+
+RESULTS = SHIPPED.parent.parent / "results"
 
 
 @pytest.fixture
@@ -23,23 +32,102 @@ def empty_cache(monkeypatch, tmp_path):
     return tmp_path / "checkpoints"
 
 
-def test_quick_mode_opens_no_socket_and_says_what_it_takes(no_network, empty_cache, capsys):
-    source = rk.weights("resnet18")
-    assert source.origin == "scratch" and source.read is None
-    line = capsys.readouterr().out
-    assert line.count("\n") == 1
-    assert "wanted ImageNet" in line and "from scratch" in line and '"imagenet"' in line
-
-
-def test_unreachable_imagenet_is_from_scratch_with_a_line(
-    full_mode, monkeypatch, empty_cache, capsys
-):
-    def unreachable(*args, **kwargs):
+@pytest.fixture
+def unreachable(monkeypatch, empty_cache):
+    def refuse(*args, **kwargs):
         raise OSError("no route")
 
-    monkeypatch.setattr(socket, "create_connection", unreachable)
-    assert rk.weights("resnet18").origin == "scratch"
-    assert "does not answer: starting from scratch" in capsys.readouterr().out
+    monkeypatch.setattr(socket, "create_connection", refuse)
+
+
+def test_quick_mode_opens_no_socket_and_says_what_it_takes(no_network, empty_cache, capsys):
+    source = rk.weights("resnet18")
+    assert source.origin == "tiny"
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and '"imagenet"' in line
+    assert "wanted ImageNet weights, but quick mode" in line and "Tiny ImageNet" in line
+    assert rk.pretrained(source, num_classes=4).fc.weight.shape == (4, 512)
+
+
+def test_without_network_the_packages_own_weights_are_taken(full_mode, unreachable, capsys):
+    assert rk.weights("resnet18").origin == "tiny"
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and "download.pytorch.org does not answer: taking" in line
+
+
+def test_without_network_other_architectures_are_refused_with_a_way_out(full_mode, unreachable):
+    with pytest.raises(ValueError, match="resnet34: wanted ImageNet .* none for it; take resnet18"):
+        rk.weights("resnet34")
+    with pytest.raises(ValueError, match="no weights for resnet34, only for: resnet18; .* None"):
+        rk.weights("resnet34", "tiny")
+    assert rk.weights("resnet34", None).origin == "scratch"
+
+
+def shipped_file():
+    return next(SHIPPED.glob("resnet18-tiny-*.safetensors"))
+
+
+def test_shipped_weights_say_what_they_are():
+    path = shipped_file()
+    assert path.stat().st_size <= 23e6
+    tensors, about = rk.read_weights(path)
+    for key in ("data", "source", "recipe", "epochs", "seconds", "hardware", "versions", "date"):
+        assert about[key]
+    assert len(about["wnids"]) == len(about["words"]) == len(set(about["wnids"])) == 200
+    assert 0.2 < about["top1"] < about["top5"] < 1
+    recorded = rk.read_results(RESULTS / "pretraining.json")
+    shipped = {r["metric"]: r for r in recorded["rows"] if r["recipe"].startswith("shipped")}
+    assert shipped["accuracy"]["value"] == about["top1"] and shipped["accuracy"]["n"] == 10_000
+    model = torchvision.models.resnet18(num_classes=200)
+    norms = {n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    for name, tensor in model.state_dict().items():
+        half = name.rpartition(".")[0] not in norms
+        assert tensors[name].dtype == (torch.float16 if half else tensor.dtype), name
+        assert tensors[name].shape == tensor.shape
+    source = rk.weights("resnet18", "tiny")
+    assert (source.size, len(source.classes)) == (about["size"], 200)
+    assert source.mean == tuple(about["mean"]) and source.std == tuple(about["std"])
+
+
+def test_a_damaged_shipped_file_is_noticed(monkeypatch, tmp_path):
+    damaged = bytearray(shipped_file().read_bytes())
+    damaged[-1000] ^= 1
+    (tmp_path / shipped_file().name).write_bytes(damaged)
+    monkeypatch.setattr(transfer, "SHIPPED", tmp_path)
+    with pytest.raises(ValueError, match="damaged: its SHA-256 .* install the package again"):
+        rk.weights("resnet18", "tiny")
+
+
+def test_shipped_weights_know_more_about_pictures_than_random_ones():
+    images, labels = draw_arrays(ANIMALS, 30, size=64, seed=7)
+    source = rk.weights("resnet18", "tiny")
+    loaders = rk.array_loaders(train=(images, labels), val=(images, labels), like=source, size=64)
+    agreement = {}
+    for weights in (source, rk.weights("resnet18", None)):
+        torch.manual_seed(0)
+        model = rk.pretrained(weights, num_classes=4).eval()
+        model.fc = nn.Identity()
+        with torch.no_grad():
+            vectors = model(next(iter(loaders.val))[0].cpu())
+        vectors = nn.functional.normalize(vectors - vectors.mean(0))
+        nearest = (vectors @ vectors.T).fill_diagonal_(-1).argmax(1)
+        agreement[weights.origin] = (labels[nearest] == labels).mean()
+    assert agreement["tiny"] > agreement["scratch"] + 0.1, agreement
+
+
+def test_the_wheel_holds_the_weights(tmp_path):
+    pytest.importorskip("setuptools")
+    root = SHIPPED.parent.parent
+    for name in ("resnet_kit", "pyproject.toml", "README.md", "LICENSE"):
+        source = root / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    assert f"resnet_kit/weights/{shipped_file().name}" in names
+    assert "resnet_kit/drawn/pets.py" in names
 
 
 def test_cached_imagenet_weights_are_taken(full_mode, no_network, monkeypatch, tmp_path, capsys):
