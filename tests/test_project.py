@@ -1,6 +1,7 @@
 """What holds for the project as a whole: floors, dependencies, the README's commands."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -81,6 +82,16 @@ def test_readmes_table_is_what_the_results_say(monkeypatch):
 
     assert results_table.table() in (ROOT / "README.md").read_text(encoding="utf-8")
     assert results_table.table().count("\n") > 2
+
+
+def test_no_output_keeps_source_that_is_not_ours():
+    found = 0
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if "torchvision-source" in cell["metadata"].get("tags", []):
+                found += 1
+                assert not cell["outputs"], f"{path.name}: clear the outputs of {cell['id']}"
+    assert found
 
 
 def test_no_committed_text_names_a_path_of_a_machine():
