@@ -1,7 +1,7 @@
 """Pre-train torchvision's ResNet-18 on Tiny ImageNet: the weights that travel with the package.
 
     python benchmarks/pretraining.py FOLDER --short           compare settings in short runs
-    python benchmarks/pretraining.py FOLDER --epochs 20       the long run; again: resumes it
+    python benchmarks/pretraining.py FOLDER --epochs 14       the long run; again: resumes it
 
 FOLDER is tiny-imagenet-200, unpacked from http://cs231n.stanford.edu/tiny-imagenet-200.zip. The
 long run keeps its state in FOLDER/pretraining and at its end writes results/pretraining.json and
@@ -36,9 +36,9 @@ class Recipe:
 
     epochs: int
     sizes: dict
-    lr: float = 0.05
+    lr: float = 0.2
     schedule: str = "trapezoid"
-    batch_size: int = 128
+    batch_size: int = 256
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     augment: tuple = (ResizedCrop(0.35), Flip())
@@ -140,7 +140,7 @@ def train(loaders, recipe: Recipe, *, seed: int, until=None, checkpoint=None, on
     return model, history
 
 
-BASE = Recipe(epochs=6, sizes={1: 32}, lr=0.1)
+BASE = Recipe(epochs=6, sizes={1: 32}, lr=0.1, batch_size=128)
 SHORT = {
     "base": BASE,
     "color jitter too": replace(BASE, augment=(*BASE.augment, ColorJitter(0.4))),
@@ -248,28 +248,26 @@ def ship(model, loaders, data, recipe, history, rows, document) -> None:
     folder = ROOT / "resnet_kit" / "weights"
     path = rk.save_weights(half_precision(model), folder / "new.safetensors", metadata=metadata)
     name = f"resnet18-tiny-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.safetensors"
-    for old in folder.glob("resnet18-tiny-*.safetensors"):
+    path = path.replace(folder / name)
+    for old in set(folder.glob("resnet18-tiny-*.safetensors")) - {path}:
         old.unlink()
-    path.rename(folder / name)
-    print(
-        f"{name}: {path.with_name(name).stat().st_size / 1e6:.1f} MB, top-1 {rows[0]['value']:.2%}"
-    )
+    print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, top-1 {rows[0]['value']:.2%}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="tiny-imagenet-200")
     parser.add_argument("--short", action="store_true", help="compare settings in short runs")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--until", type=int, help="ship what is best after this epoch, go on later")
-    parser.add_argument("--sizes", default="1:32,9:48,15:64", help="pixels from an epoch on")
+    parser.add_argument("--sizes", default="1:64,9:80,13:96", help="pixels from an epoch on")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.short:
         short_runs(given.folder, given.seed)
         return
     sizes = dict(map(int, part.split(":")) for part in given.sizes.split(","))
-    recipe = Recipe(given.epochs, sizes, average=0.999)
+    recipe = Recipe(given.epochs, sizes, average=0.998)
     until = given.until or given.epochs
     command = f"--epochs {given.epochs} --until {until} --sizes {given.sizes} --seed {given.seed}"
     command = f"python benchmarks/pretraining.py FOLDER {command}"

@@ -67,7 +67,7 @@ def summary(rows: list[dict], split: str, recipe: str) -> dict:
     """Return mean and range over the seeds as a row."""
     found = [row for row in rows if (row["split"], row["recipe"]) == (split, recipe)]
     values = [row["value"] for row in found]
-    changed = {"metric": f"accuracy, mean and range of {len(values)} seeds", "seed": None}
+    changed = {"metric": f"accuracy, mean and range over seeds (runs: {len(values)})", "seed": None}
     changed |= {"value": mean(values), "low": min(values), "high": max(values)}
     return {**found[0], **changed, "seconds": mean(row["seconds"] for row in found)}
 

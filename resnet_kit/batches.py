@@ -139,7 +139,7 @@ class ArrayPictures(Dataset):
         return self._numbers[1]
 
 
-class BatchSampler(Sampler):
+class EpochBatchSampler(Sampler):
     """Yields (epoch, indices) batch by batch, shuffled by (seed, epoch) or, without seed, in order.
 
     A single last picture joins the batch before it, because BatchNorm cannot train on one. The
@@ -226,7 +226,7 @@ def array_loaders(
         name: str, steps: Sequence[Callable] = (), shuffled: int | None = None
     ) -> DataLoader:
         dataset = ArrayPictures(*splits[name], classes, mean, std, sizes, steps, seed)
-        sampler = BatchSampler(len(dataset), batch_size, shuffled)
+        sampler = EpochBatchSampler(len(dataset), batch_size, shuffled)
         return DataLoader(dataset, batch_size=None, sampler=sampler)
 
     return Loaders(

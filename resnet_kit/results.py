@@ -27,19 +27,9 @@ def accuracy_row(
     seconds: float | None = None,
 ) -> dict:
     """Return an `Evaluation` as a row of results: accuracy with its 95 % interval."""
-    low, high = result.interval
-    values = (
-        data,
-        split,
-        model,
-        recipe,
-        "accuracy",
-        result.accuracy,
-        low,
-        high,
-        len(result.labels),
-    )
-    return dict(zip(ROW, (*values, seed, seconds), strict=True))
+    about = (data, split, model, recipe, "accuracy")
+    measured = (result.accuracy, *result.interval, len(result.labels))
+    return dict(zip(ROW, (*about, *measured, seed, seconds), strict=True))
 
 
 def write_results(

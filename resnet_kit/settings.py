@@ -1,9 +1,11 @@
 """Mode, budgets, seeds, device, precision and data root: what every other module asks first."""
 
+import ctypes
 import functools
 import gc
 import multiprocessing
 import os
+import platform
 import random
 import signal
 import warnings
@@ -112,6 +114,19 @@ def cpu_count() -> int:
     """Return how many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have glibc keep the memory of freed tensors for the next ones, in this process from now on.
+
+    It would give large blocks back at once, and the empty pages that come instead cost a training
+    on the CPU about 4 % of its time. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mmap_threshold, trim_threshold = -3, -1  # the names of malloc.h are M_MMAP_THRESHOLD, …
+        for option in (mmap_threshold, trim_threshold):
+            ctypes.CDLL(None).mallopt(option, 2**31 - 1)
 
 
 def prepare_worker(worker: int) -> None:

@@ -24,6 +24,7 @@ from .evaluation import check_labels, checked_logits, predict_batches
 from .history import History
 from .settings import (
     arithmetic,
+    keep_freed_memory,
     mixed_seed,
     own_random_numbers,
     place,
@@ -141,6 +142,8 @@ def train_and_eval(
     _check_arguments(locals())
     _check_optimizer(model, optimizer, scheduler)
     device = place(model)
+    if device.type == "cpu":
+        keep_freed_memory()
     settings = {
         "seed": seed,
         "precision": resolve_precision(device, precision),

@@ -38,7 +38,7 @@ class Weights:
 
 
 def weights(arch: str, source: str | Path | None = "auto") -> Weights:
-    """Find weights for an architecture of torchvision; one printed line says which they are.
+    """Find weights for an architecture of torchvision; "auto" says in one line which it took.
 
     `source`: "imagenet" (torchvision's best, downloaded once), "tiny" (in the package: a resnet18
     that it pre-trained on Tiny ImageNet), a `.safetensors` or `.pth` file, None (random weights,

@@ -1,3 +1,4 @@
+import platform
 import random
 import subprocess
 import sys
@@ -107,3 +108,27 @@ def test_progress_bars_leave_nothing_behind(monkeypatch, capsys):
     assert "x:" in shown
     assert shown.split("\r")[-1].strip() == ""
     assert settings.progress_bar([1], show=False).disable
+
+
+FAULTS = """
+import resource, torch
+from resnet_kit.settings import keep_freed_memory
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(16, 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = page_faults()
+keep_freed_memory()
+torch.ones(16, 2**20)
+print(given_back, page_faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
+def test_freed_memory_is_kept_and_used_again():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True)
+    given_back, kept = map(int, done.stdout.split())
+    assert kept < given_back / 10
