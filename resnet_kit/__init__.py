@@ -42,6 +42,7 @@ __version__ = "0.1.0"
 # Names that need matplotlib or OpenCV, which are imported when they are first used (PEP 562).
 _LATER = {
     "cat_dog_ants_bees": "datasets",
+    "line_plot": "figures",
     "picture_grid": "figures",
     "score_plot": "figures",
     "training_curves": "figures",
@@ -67,6 +68,7 @@ __all__ = [
     "freeze",
     "head_of",
     "image_folders",
+    "line_plot",
     "load_weights",
     "mean_std",
     "param_groups",

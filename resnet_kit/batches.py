@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as V
 
 from .images import check_uint8_pictures, mean_std
-from .loaders import Loaders
+from .loaders import EpochSampler, Loaders
 from .settings import default_device, mixed_seed
 from .transfer import Weights
 
@@ -139,31 +139,22 @@ class ArrayPictures(Dataset):
         return self._numbers[1]
 
 
-class EpochBatchSampler(Sampler):
+class EpochBatchSampler(EpochSampler):
     """Yields (epoch, indices) batch by batch, shuffled by (seed, epoch) or, without seed, in order.
 
-    A single last picture joins the batch before it, because BatchNorm cannot train on one. The
-    epoch counts up by itself from 1; `set_epoch` (which `train_and_eval` calls) sets it.
+    A single last picture joins the batch before it, because BatchNorm cannot train on one.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int | None = None):
-        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 1
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is."""
-        self.epoch = epoch
+        super().__init__(count, seed)
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
         full, rest = divmod(self.count, self.batch_size)
         return full + (rest > 1 or full == 0)
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        epoch, order = 0, torch.arange(self.count)
-        if self.seed is not None:
-            epoch = self.epoch
-            self.epoch += 1
-            generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-            order = torch.randperm(self.count, generator=generator)
+        epoch, order = self.next_order()
         starts = range(0, len(self) * self.batch_size, self.batch_size)
         for start, end in zip(starts, [*starts[1:], self.count], strict=True):
             yield epoch, order[start:end]

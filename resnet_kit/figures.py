@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import cycle
 
 import numpy as np
 from matplotlib import rc_context, rcParams
@@ -81,7 +82,8 @@ def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figu
         if name == "accuracy":
             values = [*lines["train"], *lines["val"]]
             axes.set_ylim(max(0, min(values) - 0.08), min(1.02, max(values) + 0.08))
-        _label_ends(axes, epochs[-1], lines)
+        ends = {split: (epochs[-1], values[-1]) for split, values in lines.items()}
+        _label_ends(axes, ends, {"train": TRAIN, "val": VAL})
         axes.set(xlabel="epoch", title=name)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         if name == "accuracy":
@@ -90,20 +92,24 @@ def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figu
     return figure
 
 
-def _label_ends(axes, epoch: int, lines: dict[str, list[float]]) -> None:
-    """Write each line's name beside its end, apart from each other."""
-    (low, high), gap = axes.get_ylim(), 0.08
-    ends = {name: (values[-1] - low) / (high - low) for name, values in lines.items()}
-    first, second = sorted(ends, key=ends.get)
-    push = max(0.0, gap - (ends[second] - ends[first])) / 2
-    for name, shift in ((first, -push), (second, push)):
+def _label_ends(axes, ends: Mapping[str, tuple[float, float]], colors: Mapping[str, str]) -> None:
+    """Write each line's name beside its end, one above the other where the ends are close."""
+    axes.get_ylim()  # settles the limits
+    gap = 14 / (axes.bbox.height * 72 / axes.figure.dpi)
+    to_axes = axes.transScale + axes.transLimits
+    places = {name: to_axes.transform(end)[1] for name, end in ends.items()}
+    below = {}  # at each x, the place of the label that was written last
+    for name in sorted(places, key=places.get):
+        x = ends[name][0]
+        below[x] = max(places[name], below.get(x, -1) + gap)
         axes.annotate(
             name,
-            (epoch, lines[name][-1]),
-            xytext=(7, shift * axes.get_window_extent().height * 72 / axes.figure.dpi),
+            (x, below[x]),
+            xycoords=("data", "axes fraction"),
+            xytext=(7, 0),
             textcoords="offset points",
             va="center",
-            color=TRAIN if name == "train" else VAL,
+            color=colors[name],
         )
 
 
@@ -131,6 +137,37 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     axes.set(xlabel="predicted", ylabel="actual")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+    return figure
+
+
+@styled
+def line_plot(
+    lines: Mapping[str, tuple[Sequence, Sequence]],
+    *,
+    colors: Mapping[str, str] | None = None,
+    xlabel: str,
+    title: str,
+    level: float | None = None,
+    log: str = "",
+) -> Figure:
+    """Draw `{name: (x, y)}`, the names beside the ends of the lines and `level` as a grey line.
+
+    `log` names the logarithmic axes: "", "x", "y" or "xy".
+    """
+    colors = colors or dict(zip(lines, cycle((TRAIN, VAL, HIGHLIGHT, REFERENCE)), strict=False))
+    figure = new_figure(6.5, 2.8)
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, title=title)
+    for name in log:
+        getattr(axes, f"set_{name}scale")("log")
+    if level is not None:
+        axes.axhline(level, color=REFERENCE, linewidth=1)
+    few = all(len(x) <= 20 for x, _ in lines.values())
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, "o-" if few else "-", color=colors[name])
+    if "x" not in log and all(isinstance(value, int) for x, _ in lines.values() for value in x):
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    _label_ends(axes, {name: (x[-1], y[-1]) for name, (x, y) in lines.items()}, colors)
     return figure
 
 

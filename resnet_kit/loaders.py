@@ -87,21 +87,28 @@ class EpochSampler(Sampler):
     itself from 1; `set_epoch` (which `train_and_eval` calls) sets it.
     """
 
-    def __init__(self, count: int, seed: int):
+    def __init__(self, count: int, seed: int | None):
         self.count, self.seed, self.epoch = count, seed, 1
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is."""
         self.epoch = epoch
 
+    def next_order(self) -> tuple[int, Tensor]:
+        """Return the epoch and its order; without seed nothing is shuffled, and the epoch is 0."""
+        if self.seed is None:
+            return 0, torch.arange(self.count)
+        epoch = self.epoch
+        self.epoch += 1
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
+        return epoch, torch.randperm(self.count, generator=generator)
+
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
-        self.epoch += 1
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-        for index in torch.randperm(self.count, generator=generator).tolist():
+        epoch, order = self.next_order()
+        for index in order.tolist():
             yield epoch, index
 
 

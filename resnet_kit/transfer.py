@@ -257,12 +257,8 @@ def param_groups(model: nn.Module, *, head_lr: float, backbone_lr: float) -> lis
     head = {id(parameter) for parameter in head_of(model).parameters()}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"name": "head", "lr": head_lr, "params": [p for p in trainable if id(p) in head]},
-        {
-            "name": "backbone",
-            "lr": backbone_lr,
-            "params": [p for p in trainable if id(p) not in head],
-        },
+        {"name": name, "lr": lr, "params": [p for p in trainable if (id(p) in head) == is_head]}
+        for name, lr, is_head in (("head", head_lr, True), ("backbone", backbone_lr, False))
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:
@@ -274,14 +270,12 @@ def trainable_table(model: nn.Module):
     """Return a pandas table of the top-level modules: parameters, and how many of them learn."""
     import pandas as pd
 
-    rows = []
+    rows = {}
     for name, module in model.named_children():
-        sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
-        if sizes:
-            learns = sum(size for size, trainable in sizes if trainable)
-            rows.append(
-                {"module": name, "parameters": sum(s for s, _ in sizes), "trainable": learns}
-            )
-    table = pd.DataFrame(rows).set_index("module")
+        if parameters := list(module.parameters()):
+            learning = sum(p.numel() for p in parameters if p.requires_grad)
+            rows[name] = sum(p.numel() for p in parameters), learning
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "trainable"])
+    table.index.name = "module"
     table.loc["total"] = table.sum()
     return table

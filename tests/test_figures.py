@@ -17,3 +17,14 @@ def test_scores_are_drawn_with_their_intervals_the_best_on_top():
 def test_grid_cells_have_the_size_that_was_asked_for():
     figure = rk.picture_grid(np.zeros((4, 8, 8, 3), np.uint8), columns=2, inches=2.5)
     assert figure.get_size_inches().tolist() == [5, 5]
+
+
+def test_names_of_lines_that_end_close_together_stand_apart():
+    lines = {"a": ([1, 2], [1.0, 0.5]), "b": ([1, 2], [2.0, 0.5]), "c": ([1], [0.5])}
+    figure = rk.line_plot(lines, xlabel="epoch", title="loss", level=0.1)
+    axes = figure.axes[0]
+    places = {text.get_text(): text.xy for text in axes.texts}
+    assert abs(places["a"][1] - places["b"][1]) > 0.05 and places["c"][1] == places["a"][1]
+    colors = {line.get_color() for line in axes.lines[1:]}
+    assert {text.get_color() for text in axes.texts} == colors and len(colors) == 3
+    rk.line_plot(lines, xlabel="x", title="y", log="xy")
