@@ -177,8 +177,10 @@ def short_runs(folder: Path, seed: int) -> None:
         rk.write_results(path, rows, command=command, curves=curves)
 
 
-def long_run(folder: Path, recipe: Recipe, seed: int, until: int, command: str) -> None:
-    """Train on all classes, going on where an earlier call stopped; ship the result."""
+def long_run(
+    folder: Path, recipe: Recipe, seed: int, until: int, command: str, score_at: int | None = None
+) -> None:
+    """Train on all classes, going on where an earlier call stopped; score and ship the result."""
     data = read_tiny_imagenet(folder)
     loaders = loaders_for(data, recipe, seed)
     model, history = train(
@@ -192,6 +194,8 @@ def long_run(folder: Path, recipe: Recipe, seed: int, until: int, command: str) 
     if history.stopped != "finished":
         print("Not finished, so nothing is shipped; the same command goes on with it.")
         return
+    if score_at is not None:
+        loaders = loaders_for(data, replace(recipe, sizes={1: score_at}), seed)
     full = rk.evaluate(model, loaders.val, progress=False)
     model.load_state_dict(half_precision(model))  # computes in float32 with the rounded numbers
     half = rk.evaluate(model, loaders.val, progress=False)
@@ -261,6 +265,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--until", type=int, help="ship what is best after this epoch, go on later")
     parser.add_argument("--sizes", default="1:64,9:80,13:96", help="pixels from an epoch on")
+    parser.add_argument("--score-at", type=int, help="pixels of the final score; default the last")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.short:
@@ -270,8 +275,9 @@ def main() -> None:
     recipe = Recipe(given.epochs, sizes, average=0.998)
     until = given.until or given.epochs
     command = f"--epochs {given.epochs} --until {until} --sizes {given.sizes} --seed {given.seed}"
+    command += f" --score-at {given.score_at}" if given.score_at else ""
     command = f"python benchmarks/pretraining.py FOLDER {command}"
-    long_run(given.folder, recipe, given.seed, until, command)
+    long_run(given.folder, recipe, given.seed, until, command, given.score_at)
 
 
 if __name__ == "__main__":

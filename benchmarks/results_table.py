@@ -7,17 +7,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BETWEEN = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 HEADER = ("data", "what", "measured", "value", "95 % interval, or range", "n", "seconds", "where")
+MACHINES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def table() -> str:
-    """Return all rows of all files as a Markdown table."""
-    lines = [HEADER, ("---",) * len(HEADER)]
+    """Return all rows of all files as a Markdown table, and a line for each machine and day."""
+    lines, places = [HEADER, ("---",) * len(HEADER)], []
     for path in sorted((ROOT / "results").glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
-        versions = document["versions"]
-        where = f"{document['hardware']}; torch {versions['torch']}; {document['date']}"
-        lines += [(*cells(row), where) for row in shown(path.stem, document["rows"])]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        rows = shown(path.stem, document["rows"])
+        torch = document["versions"]["torch"]
+        place = f"{document['hardware']}; torch {torch}; {document['date']}"
+        if rows and place not in places:
+            places.append(place)
+        lines += [(*cells(row), MACHINES[places.index(place)]) for row in rows]
+    found = zip(MACHINES, places, strict=False)
+    rows = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return rows + "\n" + " \n".join(f"**{letter}** {place}." for letter, place in found) + "\n"
 
 
 def shown(name: str, rows: list[dict]) -> list[dict]:
@@ -33,7 +39,7 @@ def shown(name: str, rows: list[dict]) -> list[dict]:
 
 
 def cells(row: dict) -> tuple[str, ...]:
-    percent = "accuracy" in row["metric"]
+    percent = "accuracy" in row["metric"] or "error" in row["metric"]
 
     def text(value: float | None) -> str:
         return "" if value is None else f"{value:.1%}" if percent else f"{value:.2f}"

@@ -48,12 +48,12 @@ def test_a_long_run_is_resumed_and_ships_a_file_that_loads(
     assert not (tmp_path / "resnet_kit").exists()
     monkeypatch.undo()
     monkeypatch.setattr(pretraining, "ROOT", tmp_path)
-    pretraining.long_run(tiny, recipe, 0, 2, "a command")
+    pretraining.long_run(tiny, recipe, 0, 2, "a command", score_at=40)
     document = rk.read_results(tmp_path / "results" / "pretraining.json")
     assert len(document["curves"]["long run"]) == 2 and len(document["rows"]) == 4
     monkeypatch.setattr(transfer, "SHIPPED", tmp_path / "resnet_kit" / "weights")
     source = rk.weights("resnet18", "tiny")
-    assert source.classes[:2] == ("thing 0", "thing 1") and source.size == 32
+    assert source.classes[:2] == ("thing 0", "thing 1") and source.size == 40
     best = rk.read_weights(tiny / "pretraining" / "best.safetensors")[0]
     model = rk.pretrained(source, num_classes=4)
     assert torch.allclose(model.conv1.weight, best["conv1.weight"], atol=1e-3)
