@@ -43,6 +43,7 @@ __version__ = "0.1.0"
 _LATER = {
     "cat_dog_ants_bees": "datasets",
     "line_plot": "figures",
+    "named_dataset": "datasets",
     "picture_grid": "figures",
     "score_plot": "figures",
     "training_curves": "figures",
@@ -71,6 +72,7 @@ __all__ = [
     "line_plot",
     "load_weights",
     "mean_std",
+    "named_dataset",
     "param_groups",
     "picture_files",
     "picture_grid",

@@ -1,10 +1,20 @@
 """Data sets by name: the real thing where it is at hand, an announced stand-in where it is not."""
 
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
-from .drawn import VERSION, draw_folder
+import numpy as np
+import torchvision.datasets
+
+from .batches import Crop, array_loaders
+from .checkpoints import atomic_file
+from .drawn import THINGS, VERSION, draw_arrays, draw_folder
 from .images import picture_files
+from .loaders import Loaders
 from .settings import data_root, quick_mode, short_path
+from .transfer import Weights
 
 # Photos per class and split: ants and bees are those of PyTorch's transfer-learning tutorial, cats
 # and dogs the first of Kaggle's "Dogs vs. Cats". The drawn pictures have a test split too.
@@ -68,3 +78,164 @@ def _drawn_folder(progress: bool) -> Path:
     if not folder.is_dir():
         draw_folder(folder, QUICK_COUNTS if quick_mode() else DRAWN_COUNTS, progress=progress)
     return folder
+
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+DIGITS = tuple("0123456789")
+# name: torchvision's class, and the names of its classes where it has other ones or none yet.
+DOWNLOADED = {
+    "mnist": ("MNIST", DIGITS),
+    "kmnist": ("KMNIST", None),
+    "fashion_mnist": ("FashionMNIST", None),
+    "cifar10": ("CIFAR10", CIFAR10),
+    "cifar100": ("CIFAR100", None),
+    "svhn": ("SVHN", DIGITS),
+    "stl10": ("STL10", STL10),
+}
+NOT_MIRRORED = ("mnist", "kmnist", "svhn", "digits")  # a mirrored 2 is no 2
+KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def named_dataset(
+    name: str,
+    *,
+    stand_in: str | None = None,
+    val_from_train: float = 0.1,
+    like: Weights | None = None,
+    size: int | None = None,
+    batch_size: int = 128,
+    augment: str | Sequence[Callable] = "standard",
+    seed: int = 0,
+) -> Loaders:
+    """Return a known data set as loaders: mnist, kmnist, fashion_mnist, cifar10, cifar100, svhn,
+    stl10, scikit-learn's digits, or drawn10 (ten kinds of things, drawn).
+
+    Taken from `<data root>/<name>.npz` with uint8 `train_images` `(N, H, W)` or `(N, H, W, 3)`,
+    `train_labels`, `test_images` and `test_labels`; where that is missing, downloaded by
+    torchvision and kept as such a file. A share of the training pictures of each class, chosen by
+    `seed`, becomes `val`. The other arguments are those of `array_loaders`; "standard"
+    augmentation mirrors only what may be mirrored.
+
+    `stand_in` names a set to take, announced in one line, where this one cannot be had, and in
+    quick mode, which opens no connection.
+
+    Raises:
+        FileNotFoundError: no file and no download, and no stand-in.
+        ValueError: no such name, or a damaged or unfit file.
+    """
+    known = (*DOWNLOADED, "digits", "drawn10")
+    for given in (name, stand_in):
+        if given is not None and given not in known:
+            raise ValueError(f"no data set {given!r}; expected one of: {', '.join(known)}")
+    try:
+        if stand_in is not None and quick_mode():
+            raise FileNotFoundError("quick mode takes the stand-in")
+        arrays = _arrays(name)
+    except FileNotFoundError as error:
+        if stand_in is None:
+            raise
+        print(f"Wanted {name}, but {error}; using {stand_in} instead.")
+        name, arrays = stand_in, _arrays(stand_in)
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    train, val = _held_out(labels, val_from_train, seed)
+    if isinstance(augment, str) and augment == "standard" and name in NOT_MIRRORED:
+        augment = [Crop(images.shape[1] // 8)]
+    return array_loaders(
+        train=(images[train], labels[train]),
+        val=(images[val], labels[val]),
+        test=(arrays["test_images"], arrays["test_labels"]),
+        classes=arrays["classes"],
+        like=like,
+        size=size,
+        batch_size=batch_size,
+        augment=augment,
+        seed=seed,
+    )
+
+
+def _held_out(labels: np.ndarray, share: float, seed: int) -> list[np.ndarray]:
+    """Return the indices of what stays for training and of what is held out, in order."""
+    from sklearn.model_selection import train_test_split
+
+    try:
+        parts = train_test_split(
+            np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed
+        )
+    except ValueError as error:
+        raise ValueError(f"val_from_train={share} of {len(labels)} pictures: {error}") from error
+    return [np.sort(part) for part in parts]
+
+
+def _arrays(name: str) -> dict[str, np.ndarray]:
+    """Return the four arrays of a set and the names of its classes."""
+    if name == "digits":
+        return _digits()
+    path = data_root() / f"{name}.npz"
+    if name == "drawn10":
+        path = path.with_stem(f"drawn10{'_quick' if quick_mode() else ''}_v{VERSION}")
+    if not path.is_file():
+        arrays = _drawn10() if name == "drawn10" else _download(name, path)
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+    try:
+        with np.load(path) as file:  # pickled objects are refused
+            arrays = dict(file)
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); delete it, or put a whole one"
+        ) from error
+    if missing := [key for key in KEYS if key not in arrays]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; expected {', '.join(KEYS)}")
+    names = arrays.get("classes", DOWNLOADED.get(name, (None, None))[1])
+    if names is None:
+        names = getattr(getattr(torchvision.datasets, DOWNLOADED[name][0]), "classes", None)
+    if names is None:
+        names = range(int(arrays["train_labels"].max()) + 1)
+    return {**arrays, "classes": tuple(map(str, names))}
+
+
+def _download(name: str, path: Path) -> dict[str, np.ndarray]:
+    """Have torchvision download a set and check its sums; return it as arrays."""
+    if quick_mode():
+        raise FileNotFoundError(
+            f"{short_path(path)} is not there, and quick mode downloads nothing"
+        )
+    class_name, names = DOWNLOADED[name]
+    folder, arrays = path.with_suffix(".download"), {}
+    print(f"{name}: downloading it once, to be kept as {short_path(path)}.")
+    try:
+        for split in ("train", "test"):
+            which = {"split": split} if name in ("svhn", "stl10") else {"train": split == "train"}
+            data = getattr(torchvision.datasets, class_name)(folder, download=True, **which)
+            images = np.asarray(data.data)
+            if images.ndim == 4 and images.shape[1] == 3:
+                images = images.transpose(0, 2, 3, 1)
+            labels = data.targets if hasattr(data, "targets") else data.labels
+            arrays |= {f"{split}_images": images, f"{split}_labels": np.asarray(labels)}
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"{short_path(path)} is not there and cannot be downloaded ({error}); provide it, with "
+            f'{", ".join(KEYS)}, or take a stand-in: named_dataset("{name}", stand_in="drawn10")'
+        ) from error
+    shutil.rmtree(folder)
+    return {**arrays, "classes": np.array(names or data.classes)}
+
+
+def _digits() -> dict[str, np.ndarray]:
+    """Return scikit-learn's digits, 8 x 8 pixels: the last 297 are the test pictures."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images, labels = (digits.images * 255 / 16).round().astype(np.uint8), digits.target
+    parts = images[:1500], labels[:1500], images[1500:], labels[1500:]
+    return {**dict(zip(KEYS, parts, strict=True)), "classes": DIGITS}
+
+
+def _drawn10() -> dict[str, np.ndarray]:
+    """Return ten kinds of things, drawn at 32 px."""
+    train, test = (30, 10) if quick_mode() else (500, 100)
+    images, labels = draw_arrays(THINGS, train + test, size=32)
+    cut = train * len(THINGS)
+    parts = images[:cut], labels[:cut], images[cut:], labels[cut:]
+    return {**dict(zip(KEYS, parts, strict=True)), "classes": np.array(THINGS)}
