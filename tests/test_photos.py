@@ -1,0 +1,168 @@
+"""The download of the photos, against a local server with archives of the true layout."""
+
+import hashlib
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from zipfile import ZipFile
+
+import pytest
+
+import resnet_kit as rk
+from resnet_kit import photos
+
+FILES = {
+    "hymenoptera_data/train/ants/a b.jpg": "train/2_ants/a b.jpg",
+    "hymenoptera_data/val/bees/b.jpg": "eval/3_bees/b.jpg",
+    "cats_and_dogs_filtered/train/cats/cat.129.jpg": "train/0_cat/cat.129.jpg",
+    "cats_and_dogs_filtered/train/cats/cat.130.jpg": "eval/0_cat/cat.130.jpg",
+    "cats_and_dogs_filtered/train/dogs/dog.221.jpg": "train/1_dog/dog.221.jpg",
+    "cats_and_dogs_filtered/train/dogs/dog.222.jpg": "eval/1_dog/dog.222.jpg",
+}
+OTHERS = (
+    "hymenoptera_data/train/ants/imageNotFound.gif",
+    "cats_and_dogs_filtered/train/cats/cat.500.jpg",
+    "cats_and_dogs_filtered/validation/cats/cat.2000.jpg",
+    "cats_and_dogs_filtered/vectorize.py",
+)
+
+
+def content(name: str) -> bytes:
+    return hashlib.sha512(name.encode()).digest() * 500
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.files`, from an offset where one is asked for; `server.cuts` ends replies."""
+
+    def do_GET(self):
+        data = self.server.files[self.path]
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        self.server.starts.append(start)
+        if start >= len(data):
+            self.send_error(416)
+            return
+        self.send_response(206 if start and self.server.ranges else 200)
+        rest = data[start:] if self.server.ranges else data
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[: self.server.cuts.pop(0) if self.server.cuts else None])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server of both archives, which the package takes for the true ones, and their manifest."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        httpd.files, httpd.starts, httpd.cuts, httpd.ranges = {}, [], [], True
+        httpd.address = f"http://127.0.0.1:{httpd.server_port}"
+        for name in ("hymenoptera_data", "cats_and_dogs_filtered"):
+            members = [f for f in (*FILES, *OTHERS) if f.startswith(name)]
+            httpd.files[f"/{name}.zip"] = archive(tmp_path / f"{name}.zip", members)
+        urls = [httpd.address + path for path in httpd.files]
+        monkeypatch.setattr(photos, "ARCHIVES", urls)
+        lines = [f"{hashlib.sha256(content(f)).hexdigest()}  {path}" for f, path in FILES.items()]
+        (tmp_path / "manifest").write_text("\n".join(lines))
+        monkeypatch.setattr(photos, "MANIFEST", tmp_path / "manifest")
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield httpd
+        httpd.shutdown()
+
+
+def archive(path, members) -> bytes:
+    with ZipFile(path, "w") as file:
+        for name in members:
+            file.writestr(name, content(name))
+    return path.read_bytes()
+
+
+def test_exactly_the_files_of_the_manifest_are_laid_out(server, tmp_path):
+    folder = tmp_path / "root" / "cat_dog_ants_bees"
+    photos.download_photos(folder)
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == {path: content(name) for name, path in FILES.items()}
+    assert [path.name for path in folder.parent.iterdir()] == ["cat_dog_ants_bees"]
+
+
+def test_a_cut_connection_is_continued_where_it_stopped(server, tmp_path):
+    server.cuts = [1000, 5000]
+    photos.download_photos(tmp_path / "root" / "photos")
+    assert server.starts == [0, 1000, 6000, 0] and (tmp_path / "root" / "photos").is_dir()
+
+
+def test_a_server_that_cannot_continue_starts_again(server, tmp_path):
+    server.cuts, server.ranges = [1000], False
+    photos.download_photos(tmp_path / "root" / "photos")
+    assert (tmp_path / "root" / "photos" / "train").is_dir()
+
+
+def test_a_connection_cut_every_time_is_an_error_and_the_next_call_goes_on(server, tmp_path):
+    folder = tmp_path / "root" / "photos"
+    server.cuts = [1000, 1000, 1000]
+    with pytest.raises(OSError, match="hymenoptera_data.zip cannot be downloaded.*after 3000 of"):
+        photos.download_photos(folder)
+    assert not folder.exists()
+    photos.download_photos(folder)
+    assert server.starts[:4] == [0, 1000, 2000, 3000] and folder.is_dir()
+
+
+def test_without_a_server_the_error_names_the_address(tmp_path, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/a.zip"
+    with pytest.raises(OSError, match=r"/a.zip cannot be downloaded.*refused"):
+        photos.fetch(url, tmp_path / "a.zip")
+
+
+def test_wrong_bytes_name_the_files_and_can_be_taken_on_purpose(server, tmp_path, monkeypatch):
+    text = photos.MANIFEST.read_text().splitlines()
+    photos.MANIFEST.write_text("\n".join(["0" * 64 + text[0][64:], *text[1:]]))
+    folder = tmp_path / "root" / "photos"
+    with pytest.raises(ValueError, match=r"1 of 6 photos are not .*2_ants/a b.jpg; check=False"):
+        photos.download_photos(folder)
+    assert not list((tmp_path / "root").iterdir())
+    photos.download_photos(folder, check=False)
+    assert (folder / "train" / "2_ants" / "a b.jpg").is_file()
+
+
+def test_a_damaged_archive_is_no_archive(server, tmp_path):
+    path = "/cats_and_dogs_filtered.zip"
+    server.files[path] = server.files[path][:-300]
+    with pytest.raises(ValueError, match=r"cats_and_dogs_filtered.zip is damaged"):
+        photos.download_photos(tmp_path / "root" / "photos")
+    assert not list((tmp_path / "root").iterdir())
+
+
+@pytest.mark.parametrize("name", ["../evil.jpg", "hymenoptera_data/../../evil.jpg", "/evil.jpg"])
+def test_paths_that_leave_the_folder_are_refused(server, tmp_path, name):
+    server.files["/hymenoptera_data.zip"] = archive(tmp_path / "bad.zip", [name])
+    with pytest.raises(ValueError, match="hymenoptera_data.zip is unsafe"):
+        photos.download_photos(tmp_path / "root" / "photos")
+    assert not list(tmp_path.rglob("evil.jpg"))
+
+
+def test_missing_photos_are_named(server, tmp_path):
+    server.files["/hymenoptera_data.zip"] = archive(tmp_path / "few.zip", list(FILES)[:1])
+    with pytest.raises(ValueError, match="1 of 6 photos are missing: eval/3_bees/b.jpg"):
+        photos.download_photos(tmp_path / "root" / "photos", check=False)
+
+
+def test_the_call_downloads_once_and_not_in_quick_mode(server, data_root, monkeypatch, capsys):
+    with pytest.raises(FileNotFoundError, match="holds 0 photos"):
+        rk.cat_dog_ants_bees("photos")
+    assert server.starts == []
+    monkeypatch.delenv("RESNET_KIT_QUICK")
+    monkeypatch.setattr("resnet_kit.datasets._check_photos", lambda folder: None)
+    folder = rk.cat_dog_ants_bees("photos")
+    assert len(rk.picture_files(folder)) == 6 and len(server.starts) == 2
+    assert rk.cat_dog_ants_bees("photos") == rk.cat_dog_ants_bees() == folder
+    assert len(server.starts) == 2 and "Downloading" in capsys.readouterr().out
+
+
+def test_the_manifest_is_that_of_the_real_photos(real_data):
+    manifest = photos.read_manifest()
+    assert len(manifest) == 951
+    for path, digest in manifest.items():
+        data = (real_data / "cat_dog_ants_bees" / path).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == digest, path
