@@ -1,6 +1,6 @@
 """Plain and residual nets of 20 and 56 layers on CIFAR-10: the error per epoch.
 
-    python benchmarks/degradation.py CIFAR10 [--epochs 16] [--pictures 10000] [--seeds 1]
+    python benchmarks/degradation.py CIFAR10 [--epochs 8] [--pictures 10000] [--seeds 1]
 
 CIFAR10 is an .npz with train_images (50000, 32, 32, 3) uint8 and train_labels. The recipe is the
 paper's (https://arxiv.org/abs/1512.03385, section 4.2): SGD at 0.1 in batches of 128, a tenth of it
@@ -20,6 +20,7 @@ import resnet_kit as rk
 from resnet_kit.batches import Crop, Flip
 from resnet_kit.resnets import cifar_resnet
 
+VAL = 5000  # pictures
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "degradation.json"
 NETS = {
     f"{kind} {depth}": {"depth": depth, "plain": kind == "plain"}
@@ -29,14 +30,14 @@ NETS = {
 
 
 def cifar10(path: Path, pictures: int) -> rk.Loaders:
-    """Return the first pictures to learn from and the last 5,000 to validate on."""
+    """Return the first pictures to learn from and the last `VAL` to validate on."""
     with np.load(path) as arrays:
         images, labels = arrays["train_images"], arrays["train_labels"]
-    if not 1 <= pictures <= len(images) - 5000:
-        raise SystemExit(f"--pictures is {pictures}; expected 1 to {len(images) - 5000}")
+    if not 1 <= pictures <= len(images) - VAL:
+        raise SystemExit(f"--pictures is {pictures}; expected 1 to {len(images) - VAL}")
     return rk.array_loaders(
         train=(images[:pictures], labels[:pictures]),
-        val=(images[-5000:], labels[-5000:]),
+        val=(images[-VAL:], labels[-VAL:]),
         augment=[Crop(4), Flip()],
     )
 
@@ -59,7 +60,7 @@ def train(loaders: rk.Loaders, net: dict, epochs: int, seed: int) -> tuple[nn.Mo
 def rows_of(name: str, history: rk.History, recipe: str, pictures: int, seed: int) -> list[dict]:
     """Return the errors of the last epoch, on the training pictures as augmented and on val."""
     last = history.rows[-1]
-    sets = (("train", last["train_accuracy"], pictures), ("val", last["val_accuracy"], 5000))
+    sets = (("train", last["train_accuracy"], pictures), ("val", last["val_accuracy"], VAL))
     rows = []
     for split, accuracy, n in sets:
         low, high = rk.wilson_interval(round((1 - accuracy) * n), n)
@@ -72,7 +73,7 @@ def rows_of(name: str, history: rk.History, recipe: str, pictures: int, seed: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cifar10", type=Path, help="cifar10.npz")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,3 +88,66 @@ def test_the_rate_rises_and_ends_at_nothing(pretraining, schedule):
     factors = [pretraining.lr_factor(step, **shape) for step in range(1001)]
     assert factors[0] == 0.01 and factors[99] == 1 and factors[1000] == pytest.approx(0)
     assert factors[99:] == sorted(factors[99:], reverse=True)
+
+
+@pytest.fixture
+def cifar10(data_root) -> Path:
+    """400 pictures of noise to learn from, 20 to test on, as cifar10.npz in the data root."""
+    data_root.mkdir()
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 400), ("test", 20)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count) % 10
+    np.savez(data_root / "cifar10.npz", **arrays)
+    return data_root / "cifar10.npz"
+
+
+def run_script(name: str, monkeypatch, *arguments: str) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = __import__(name)
+    monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
+    module.main()
+
+
+def test_degradation_is_recorded_net_by_net(cifar10, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import degradation
+
+    monkeypatch.setattr(degradation, "RESULTS", tmp_path / "degradation.json")
+    monkeypatch.setattr(
+        degradation, "NETS", {"plain 8": {"depth": 8, "plain": True}, "residual 8": {"depth": 8}}
+    )
+    monkeypatch.setattr(degradation, "VAL", 100)
+    options = (cifar10, "--epochs", "2", "--pictures", "120")
+    run_script("degradation", monkeypatch, *options)
+    document = rk.read_results(tmp_path / "degradation.json")
+    assert [len(rows) for rows in document["curves"].values()] == [2, 2]
+    last = document["curves"]["plain 8, seed 0"][-1]
+    row = document["rows"][0]
+    assert row["value"] == 1 - last["train_accuracy"] and row["low"] < row["value"] < row["high"]
+    capsys.readouterr()
+    run_script("degradation", monkeypatch, *options)
+    assert capsys.readouterr().out == "", "nets that are done are not trained again"
+
+
+def test_cifar10_is_trained_both_ways_and_scored(cifar10, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cifar10 as script
+
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    few = rk.named_dataset
+    monkeypatch.setattr(
+        rk, "named_dataset", lambda name, **options: few(name, val_from_train=0.5, **options)
+    )
+    for what in ("ours", "tutorial"):
+        run_script("cifar10", monkeypatch, what, "--epochs", "1", "--depth", "8")
+        rows = rk.read_results(tmp_path / f"cifar10_{what}.json")["rows"]
+        assert [(row["split"], row["model"]) for row in rows] == [
+            ("val", "ResNet-8"),
+            ("test", "ResNet-8"),
+        ]
+        assert rows[1]["n"] == 20
+    run_script("cifar10", monkeypatch, "speed", "--rounds", "1")
+    rows = rk.read_results(tmp_path / "cifar10_speed.json")["rows"]
+    assert rows[2]["value"] == pytest.approx(rows[1]["value"] / rows[0]["value"])

@@ -1,0 +1,179 @@
+"""ResNet-20 on CIFAR-10 from scratch: our recipe, a tutorial's, and the speed of both loops.
+
+    python benchmarks/cifar10.py ours --epochs 24          again: goes on where it stopped
+    python benchmarks/cifar10.py tutorial --epochs 24
+    python benchmarks/cifar10.py speed --rounds 3
+
+Needs cifar10.npz in the data root (`rk.named_dataset("cifar10")` downloads it): 45,000 pictures to
+learn from, 5,000 that choose the epoch, and the test pictures, opened once at the end. The
+tutorial's loop: pictures one by one through PIL, enlarged to 40 px, flipped and cropped to 32, not
+normalised, never shuffled, batches of 100, float32, Adam at 1e-3, a third of it (in a new
+optimizer) after each quarter of the epochs, and numbers read after every step. Writes
+results/cifar10_ours.json, cifar10_tutorial.json or cifar10_speed.json.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+import resnet_kit as rk
+from resnet_kit.resnets import cifar_resnet
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+BATCH_SIZE, LR, WARM_UP = 256, 0.5, 0.2  # pictures, highest rate, share of all steps
+
+
+def new_net(depth: int, seed: int) -> nn.Module:
+    rk.seed_everything(seed)
+    return cifar_resnet(depth)
+
+
+def train_ours(
+    data: rk.Loaders, depth: int, epochs: int, seed: int, checkpoint: Path | None
+) -> tuple[nn.Module, rk.History]:
+    """Train with SGD, a rate that rises and falls once, and averaged weights."""
+    model = new_net(depth, seed)
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1]},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LR, total_steps=epochs * len(data.train), pct_start=WARM_UP,
+        anneal_strategy="linear", cycle_momentum=False,
+    )  # fmt: skip
+    history = rk.train_and_eval(
+        model, epochs, nn.CrossEntropyLoss(label_smoothing=0.1), optimizer, data.train, data.val,
+        scheduler=scheduler, scheduler_every="step", average=0.995, seed=seed,
+        checkpoint=checkpoint, resume=checkpoint is not None,
+        on_epoch_end=lambda history: print(history, flush=True),
+    )  # fmt: skip
+    return model, history
+
+
+class OneByOne(Dataset):
+    """Pictures through PIL, as a tutorial's data set."""
+
+    def __init__(self, loader: DataLoader, transform):
+        pictures = loader.dataset.images.permute(0, 2, 3, 1).cpu().numpy()
+        self.pictures = [Image.fromarray(picture) for picture in pictures]
+        self.labels, self.transform = loader.dataset.labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int):
+        return self.transform(self.pictures[index]), self.labels[index]
+
+
+def tutorial_loaders(data: rk.Loaders) -> list[DataLoader]:
+    """Return the loaders of train, val and test."""
+    crop = [transforms.Resize(40), transforms.RandomHorizontalFlip(), transforms.RandomCrop(32)]
+    moving = transforms.Compose([*crop, transforms.ToTensor()])
+    splits = ((data.train, moving), (data.val, transforms.ToTensor()))
+    splits += ((data.test, transforms.ToTensor()),)
+    return [DataLoader(OneByOne(loader, how), batch_size=100) for loader, how in splits]
+
+
+def tutorial_epoch(model: nn.Module, optimizer, loader: DataLoader) -> None:
+    device, criterion = rk.default_device(), nn.CrossEntropyLoss()
+    model.train()
+    for images, labels in loader:
+        loss = criterion(model(images.to(device)), labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+
+def train_tutorial(
+    loaders: list[DataLoader], depth: int, epochs: int, seed: int
+) -> tuple[nn.Module, float]:
+    """Train as the tutorial does; return the net after the last epoch, and the seconds."""
+    model, start = new_net(depth, seed).to(rk.default_device()), time.perf_counter()
+    for epoch in range(epochs):
+        if epoch % max(1, epochs // 4) == 0:
+            rate = 1e-3 / 3 ** (epoch // max(1, epochs // 4))
+            optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+        tutorial_epoch(model, optimizer, loaders[0])
+        accuracy = rk.evaluate(model, loaders[1], progress=False).accuracy
+        print(f"epoch {epoch + 1}, val {accuracy:.1%}", flush=True)
+    return model, time.perf_counter() - start
+
+
+def rows_of(model, loaders: dict, name: str, recipe: str, seed: int, seconds: float) -> list[dict]:
+    about = {"data": "cifar10", "model": name, "recipe": recipe, "seed": seed, "seconds": seconds}
+    return [
+        rk.accuracy_row(rk.evaluate(model, loader, progress=False), split=split, **about)
+        for split, loader in loaders.items()
+    ]
+
+
+def measure_speed(data: rk.Loaders, rounds: int) -> list[dict]:
+    """Return the pictures per second of one epoch of both loops, which take turns."""
+    pictures, loaders = len(data.train.dataset), tutorial_loaders(data)
+    rates = {"tutorial loop, batch 100": [], f"train_and_eval, batch {BATCH_SIZE}": []}
+    few = [*data.val][:1]
+    for number in range(rounds):
+        model, start = new_net(20, 0).to(rk.default_device()), time.perf_counter()
+        tutorial_epoch(model, torch.optim.Adam(model.parameters()), loaders[0])
+        rates["tutorial loop, batch 100"].append(pictures / (time.perf_counter() - start))
+        model, start = new_net(20, 0), time.perf_counter()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        rk.train_and_eval(model, 1, nn.CrossEntropyLoss(), optimizer, data.train, few)
+        rates[f"train_and_eval, batch {BATCH_SIZE}"].append(
+            pictures / (time.perf_counter() - start)
+        )
+        print(number + 1, {name: f"{values[-1]:.0f}/s" for name, values in rates.items()})
+    ratios = [ours / theirs for theirs, ours in zip(*rates.values(), strict=True)]
+    measured = [("pictures per second", *pair) for pair in rates.items()]
+    measured.append(("times as fast", f"train_and_eval, batch {BATCH_SIZE}", ratios))
+    return [
+        {"data": "cifar10", "split": "train", "model": "ResNet-20", "recipe": recipe,
+         "metric": metric, "value": statistics.median(values), "low": min(values),
+         "high": max(values), "n": rounds, "seed": None, "seconds": None}
+        for metric, recipe, values in measured
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=["ours", "tutorial", "speed"])
+    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    data = rk.named_dataset("cifar10", batch_size=BATCH_SIZE)
+    options = f"--epochs {given.epochs} --depth {given.depth} --seed {given.seed}"
+    name, curves = f"ResNet-{given.depth}", None
+    if given.what == "speed":
+        options, rows = f"--rounds {given.rounds}", measure_speed(data, given.rounds)
+    elif given.what == "ours":
+        folder = rk.data_root() / f"cifar10_{given.depth}_{given.epochs}_{given.seed}"
+        model, history = train_ours(data, given.depth, given.epochs, given.seed, folder)
+        if history.stopped != "finished":
+            raise SystemExit("Not finished; the same command goes on with it.")
+        loaders, recipe = {"val": data.val, "test": data.test}, f"ours, {given.epochs} epochs"
+        rows = rows_of(model, loaders, name, recipe, given.seed, history.seconds)
+        curves = {recipe: history.rows}
+    else:
+        loaders = tutorial_loaders(data)
+        model, seconds = train_tutorial(loaders, given.depth, given.epochs, given.seed)
+        scored = dict(zip(("val", "test"), loaders[1:], strict=True))
+        recipe = f"tutorial's, {given.epochs} epochs"
+        rows = rows_of(model, scored, name, recipe, given.seed, seconds)
+    command = f"python benchmarks/cifar10.py {given.what} {options}"
+    rk.write_results(RESULTS / f"cifar10_{given.what}.json", rows, command=command, curves=curves)
+    print(*(f"{row['split']} {row['recipe']} {row['metric']} {row['value']:.4g}" for row in rows))
+
+
+if __name__ == "__main__":
+    main()
