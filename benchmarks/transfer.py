@@ -18,7 +18,7 @@ from torch import nn
 import resnet_kit as rk
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCH, SIZE, BATCH_SIZE, EPOCHS = "resnet18", 96, 32, 8
+ARCH, SIZE, BATCH_SIZE, EPOCHS = "resnet18", 128, 32, 8
 # name: (weights, frozen backbone, rate of the head, rate of the backbone)
 WAYS = {
     "fine-tuning": ("tiny", False, 1e-3, 3e-4),
