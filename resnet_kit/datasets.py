@@ -1,6 +1,7 @@
 """Data sets by name: the real thing where it is at hand, an announced stand-in where it is not."""
 
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
@@ -187,7 +188,7 @@ def _arrays(name: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:  # pickled objects are refused
             arrays = dict(file)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path} cannot be read ({error}); delete it, or put a whole one"
         ) from error

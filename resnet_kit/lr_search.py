@@ -3,13 +3,14 @@
 import copy
 import math
 from dataclasses import dataclass
-from itertools import chain, islice, repeat
+from itertools import islice
 
 import torch
 from torch import nn
 
 from .evaluation import check_labels, checked_logits, kept_modes
 from .settings import arithmetic, mixed_seed, own_random_numbers, place
+from .training import check_optimizer
 from .transfer import train_mode
 
 
@@ -56,6 +57,10 @@ def find_lr(
     With several rates in the optimizer (head and backbone), their ratios stay; the rate reported
     is the first one's. Source: https://arxiv.org/abs/1506.01186, section 3.3.
 
+    Raises:
+        ValueError: an argument, loader or the optimizer does not fit, or the first loss is not
+            finite.
+
     >>> find_lr(model, criterion, optimizer, loaders.train).plot()
     """
     if not 0 < lowest < highest or steps < 2:
@@ -63,15 +68,18 @@ def find_lr(
             f"lowest {lowest}, highest {highest}, steps {steps}; expected 0 < lowest < highest "
             "and at least 2 steps"
         )
+    check_optimizer(model, optimizer)
+    first = optimizer.param_groups[0]["lr"]
+    if not first > 0:
+        raise ValueError(f"the optimizer's first rate is {first}; expected one above 0")
     device = place(model)
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
-    first = optimizer.param_groups[0]["lr"]
     shares = [group["lr"] / first for group in optimizer.param_groups]
     rates, losses, smooth = [], [], 0.0
     with kept_modes(model), own_random_numbers(mixed_seed(seed), device):
         try:
             train_mode(model)
-            for step, batch in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
+            for step, batch in enumerate(islice(_endless(loader), steps)):
                 rate = lowest * (highest / lowest) ** (step / (steps - 1))
                 for group, share in zip(optimizer.param_groups, shares, strict=True):
                     group["lr"] = rate * share
@@ -89,6 +97,16 @@ def find_lr(
     if not losses:
         raise ValueError(f"the loss is not finite with a rate of {lowest}; check the pictures")
     return LrSearch(rates, losses)
+
+
+def _endless(loader):
+    """Yield the batches of a loader again and again."""
+    while True:
+        batch = None
+        for batch in loader:
+            yield batch
+        if batch is None:
+            raise ValueError("the loader is empty; expected at least one batch, each time anew")
 
 
 def _step(model: nn.Module, criterion, optimizer, batch: tuple, device: torch.device) -> float:

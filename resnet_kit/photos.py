@@ -3,6 +3,8 @@
 import hashlib
 import re
 import shutil
+import zlib
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -63,7 +65,7 @@ def fetch(url: str, path: Path, *, progress: bool = True) -> Path:
         try:
             _continue(url, part, progress)
             part.replace(path)
-        except OSError as error:  # URLError and time-outs are such
+        except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
             if attempt == ATTEMPTS:
                 raise OSError(f"{url} cannot be downloaded: {error}; try again later") from error
     return path
@@ -81,7 +83,8 @@ def _continue(url: str, part: Path, progress: bool) -> None:
         raise
     with response:
         done = done if response.status == 206 else 0
-        total = done + int(response.headers["Content-Length"])
+        length = response.headers["Content-Length"]
+        total = done + int(length) if length else None
         with (
             part.open("ab" if done else "wb") as file,
             progress_bar(total=total, description=part.stem, show=progress) as bar,
@@ -89,7 +92,7 @@ def _continue(url: str, part: Path, progress: bool) -> None:
             bar.update(done)
             while block := response.read(1 << 16):
                 bar.update(file.write(block))
-    if (size := part.stat().st_size) != total:
+    if total is not None and (size := part.stat().st_size) != total:
         raise ConnectionError(f"the connection was cut after {size} of {total} bytes")
 
 
@@ -103,7 +106,7 @@ def _unpack(archive: Path, photos: Path, manifest: dict[str, str]) -> None:
                 if (path := _place(name)) in manifest:
                     (photos / path).parent.mkdir(parents=True, exist_ok=True)
                     (photos / path).write_bytes(file.read(name))
-    except BadZipFile as error:
+    except (BadZipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{archive.name} is damaged ({error}); call again") from error
 
 

@@ -121,7 +121,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep the memory of freed tensors for the next ones, in this process from now on.
 
     It would give large blocks back at once, and the empty pages that come instead cost a training
-    on the CPU about 4 % of its time. Other C libraries are left as they are.
+    on the CPU time. The process stays as large as it once was. Other C libraries are left alone.
     """
     if platform.libc_ver()[0] == "glibc":
         mmap_threshold, trim_threshold = -3, -1  # the names of malloc.h are M_MMAP_THRESHOLD, …

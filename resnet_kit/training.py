@@ -140,7 +140,7 @@ def train_and_eval(
             and the error carries the history so far as `error.history`.
     """
     _check_arguments(locals())
-    _check_optimizer(model, optimizer, scheduler)
+    check_optimizer(model, optimizer, scheduler)
     device = place(model)
     if device.type == "cpu":
         keep_freed_memory()
@@ -495,7 +495,8 @@ def _check_arguments(given: dict) -> None:
         warnings.warn("the model is validated on its training data", stacklevel=3)
 
 
-def _check_optimizer(model: nn.Module, optimizer: Optimizer, scheduler) -> None:
+def check_optimizer(model: nn.Module, optimizer: Optimizer, scheduler=None) -> None:
+    """Refuse an optimizer that lacks trainable parameters, and one of nothing to train."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     missing = [name for name, parameter in trainable if id(parameter) not in held]

@@ -53,7 +53,10 @@ def test_the_suggested_rate_learns_and_a_hundred_times_as_much_does_not(problem)
 
 def test_two_rates_keep_their_ratio(problem):
     model, criterion, _, loader = problem
-    groups = [{"params": model[0].parameters(), "lr": 0.01}, {"params": model[3].parameters()}]
+    groups = [
+        {"params": model[0].parameters(), "lr": 0.01},
+        {"params": nn.ModuleList([model[1], model[3]]).parameters()},
+    ]
     optimizer = torch.optim.SGD(groups, lr=0.1)
     seen = []
     optimizer.register_step_post_hook(
@@ -90,3 +93,17 @@ def test_impossible_ranges_are_refused(problem):
         rk.find_lr(*problem, lowest=1.0, highest=0.1)
     with pytest.raises(ValueError, match="not finite with a rate of"):
         rk.find_lr(problem[0], lambda a, b: a.sum() * float("nan"), *problem[2:])
+
+
+def test_what_cannot_be_searched_is_refused_and_does_not_hang(problem):
+    model, criterion, optimizer, loader = problem
+    with pytest.raises(ValueError, match="the loader is empty"):
+        rk.find_lr(model, criterion, optimizer, [])
+    with pytest.raises(ValueError, match="the loader is empty"):
+        rk.find_lr(model, criterion, optimizer, iter(list(loader)))  # comes only once
+    zero = torch.optim.SGD(model.parameters(), lr=0.0)
+    with pytest.raises(ValueError, match="first rate is 0.0"):
+        rk.find_lr(model, criterion, zero, loader)
+    head = torch.optim.SGD(model[3].parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="trainable parameters are not in the optimizer"):
+        rk.find_lr(model, criterion, head, loader)

@@ -4,7 +4,7 @@ import hashlib
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 
@@ -132,6 +132,26 @@ def test_a_damaged_archive_is_no_archive(server, tmp_path):
     with pytest.raises(ValueError, match=r"cats_and_dogs_filtered.zip is damaged"):
         photos.download_photos(tmp_path / "root" / "photos")
     assert not list((tmp_path / "root").iterdir())
+
+
+def test_damaged_contents_are_no_archive(server, tmp_path):
+    path = tmp_path / "deflated.zip"
+    with ZipFile(path, "w", ZIP_DEFLATED) as file:
+        file.writestr(next(iter(FILES)), content("a"))
+    data = bytearray(path.read_bytes())
+    data[60:120] = b"\xff" * 60
+    server.files["/hymenoptera_data.zip"] = bytes(data)
+    with pytest.raises(ValueError, match=r"hymenoptera_data.zip is damaged"):
+        photos.download_photos(tmp_path / "root" / "photos")
+    assert not list((tmp_path / "root").iterdir())
+
+
+def test_a_part_that_is_longer_than_the_file_is_thrown_away(server, tmp_path):
+    part = tmp_path / "root" / "photos.download" / "hymenoptera_data.zip.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * (len(server.files["/hymenoptera_data.zip"]) + 1))
+    photos.download_photos(tmp_path / "root" / "photos")
+    assert (tmp_path / "root" / "photos" / "train").is_dir()
 
 
 @pytest.mark.parametrize("name", ["../evil.jpg", "hymenoptera_data/../../evil.jpg", "/evil.jpg"])

@@ -13,8 +13,8 @@ FLOORS = [
     {"images", "photos", "transfer", "drawn", "history", "results"},
     {"loaders", "evaluation"},
     {"batches"},
-    {"datasets", "training", "lr_search"},
-    {"features", "inspection"},
+    {"datasets", "training"},
+    {"features", "inspection", "lr_search"},
     {"classifier", "strategies", "doctor"},
     {"__init__"},
 ]
