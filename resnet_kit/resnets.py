@@ -188,9 +188,9 @@ class CifarBlock(nn.Module):
     """Two 3x3 convolutions, with or without a shortcut, activated after or before them.
 
     From `(N, inputs, H, W)` to `(N, channels, H / stride, W / stride)`. Where the shape changes,
-    the shortcut is "pad" (every second pixel, new channels zero: option A, no parameters) or
-    "projection" (1x1 convolution: option B). Source: section 4.2; for `preactivation`
-    https://arxiv.org/abs/1603.05027, figure 4e.
+    the shortcut is "pad" (every second pixel, and zeros as new channels, half of them in front, as
+    most implementations have it: option A, no parameters) or "projection" (1x1 convolution: option
+    B). Source: section 4.2; for `preactivation` https://arxiv.org/abs/1603.05027, figure 4e.
     """
 
     def __init__(self, inputs: int, channels: int, stride: int, *, shortcut: str, plain: bool,
@@ -201,7 +201,7 @@ class CifarBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
         self.plain, self.preactivation, self.stride = plain, preactivation, stride
-        self.new_channels = channels - inputs
+        self.new_channels = (channels - inputs) // 2  # on either side
         projected = shortcut == "projection" and not plain
         self.downsample = (
             projection(inputs, channels, stride, nn.BatchNorm2d) if projected else None
@@ -221,7 +221,7 @@ class CifarBlock(nn.Module):
         if self.downsample is not None:
             return self.downsample(x)
         x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, 0, self.new_channels))
+        return F.pad(x, (0, 0, 0, 0, self.new_channels, self.new_channels))
 
 
 class CifarResNet(nn.Module):

@@ -1,9 +1,17 @@
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from resnet_kit import head_of, resnets
+from resnet_kit import (
+    evaluate,
+    head_of,
+    named_dataset,
+    resnets,
+    seed_everything,
+    train_and_eval,
+)
 
 TEN = [
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",
@@ -131,7 +139,8 @@ def test_padded_shortcut_keeps_every_second_pixel_and_adds_zero_channels():
     x = torch.randn(2, 16, 8, 8)
     shortcut = net.layer2[0].shortcut(x)
     assert shortcut.shape == (2, 32, 4, 4)
-    assert torch.equal(shortcut[:, :16], x[:, :, ::2, ::2]) and not shortcut[:, 16:].any()
+    assert torch.equal(shortcut[:, 8:24], x[:, :, ::2, ::2])
+    assert not shortcut[:, :8].any() and not shortcut[:, 24:].any()
     assert torch.equal(net.layer1[0].shortcut(x), x)
 
 
@@ -141,3 +150,57 @@ def test_a_block_whose_convolutions_are_zero_is_its_shortcut(preactivation):
     nn.init.zeros_(block.conv2.weight)
     x = torch.rand(2, 16, 8, 8)
     assert torch.equal(block(x), x)
+
+
+class StrangersBlock(nn.Module):
+    """Option A in other words: averages of single pixels between two blocks of zeros."""
+
+    def __init__(self, inputs, channels, stride):
+        super().__init__()
+        self.first = nn.Conv2d(inputs, channels, 3, stride, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(channels)
+        self.down = nn.AvgPool2d(1, stride) if stride > 1 else None
+
+    def forward(self, x):
+        y = self.second_norm(self.second(self.first_norm(self.first(x)).relu()))
+        if self.down is not None:
+            x = self.down(x)
+            zeros = torch.zeros_like(x)[:, : x.shape[1] // 2]
+            x = torch.cat([zeros, x, zeros], 1)
+        return (x + y).relu()
+
+
+class StrangersResNet8(nn.Module):
+    def __init__(self):
+        super().__init__()
+        stem = [nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+        blocks = [StrangersBlock(16, 16, 1), StrangersBlock(16, 32, 2), StrangersBlock(32, 64, 2)]
+        self.body = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.linear(self.body(x))
+
+
+def test_a_strangers_trained_weights_fit_once_their_keys_are_renamed():
+    data = named_dataset("digits", batch_size=64)
+    seed_everything(0)
+    stranger = StrangersResNet8()
+    optimizer = torch.optim.SGD(stranger.parameters(), lr=0.1, momentum=0.9)
+    train_and_eval(stranger, 6, nn.CrossEntropyLoss(), optimizer, data.train, data.val)
+    names = {"body.0.": "conv1.", "body.1.": "bn1.", "linear.": "fc."}
+    names |= {f"body.{2 + stage}.": f"layer{stage}.0." for stage in (1, 2, 3)}
+    parts = {"first.": "conv1.", "first_norm.": "bn1.", "second.": "conv2.", "second_norm.": "bn2."}
+
+    def ours(key):
+        for theirs, name in [*names.items(), *((f".{a}", f".{b}") for a, b in parts.items())]:
+            key = key.replace(theirs, name)
+        return key
+
+    net = resnets.cifar_resnet(8, in_channels=1)
+    net.load_state_dict({ours(key): tensor for key, tensor in stranger.state_dict().items()})
+    theirs, found = evaluate(stranger, data.test), evaluate(net, data.test)
+    assert found.accuracy == theirs.accuracy > 0.8
+    assert np.allclose(found.probabilities, theirs.probabilities, atol=1e-5)
