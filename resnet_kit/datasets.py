@@ -2,7 +2,8 @@
 
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -13,7 +14,7 @@ from .batches import Crop, array_loaders
 from .checkpoints import atomic_file
 from .drawn import THINGS, VERSION, draw_arrays, draw_folder
 from .images import picture_files
-from .loaders import Loaders
+from .loaders import Loaders, image_folders
 from .photos import download_photos
 from .settings import data_root, quick_mode, short_path
 from .transfer import Weights
@@ -112,11 +113,11 @@ def named_dataset(
     like: Weights | None = None,
     size: int | None = None,
     batch_size: int = 128,
-    augment: str | Sequence[Callable] = "standard",
+    augment: str | Callable | Sequence[Callable] = "standard",
     seed: int = 0,
 ) -> Loaders:
     """Return a known data set as loaders: mnist, kmnist, fashion_mnist, cifar10, cifar100, svhn,
-    stl10, scikit-learn's digits, or drawn10 (ten kinds of things, drawn).
+    stl10, scikit-learn's digits, drawn10 (ten kinds of things, drawn), or flowers102.
 
     Taken from `<data root>/<name>.npz` with uint8 `train_images` `(N, H, W)` or `(N, H, W, 3)`,
     `train_labels`, `test_images` and `test_labels`; where that is missing, downloaded by
@@ -124,20 +125,28 @@ def named_dataset(
     `seed`, becomes `val`. The other arguments are those of `array_loaders`; "standard"
     augmentation mirrors only what may be mirrored.
 
-    `stand_in` names a set to take, announced in one line, where this one cannot be had, and in
-    quick mode, which opens no connection.
+    flowers102 is a folder of files with the official splits (train 1,020, val 1,020, test 6,149);
+    its other arguments are those of `image_folders`.
+
+    `stand_in` names a set of arrays to take, announced in one line, where this one cannot be had,
+    and in quick mode, which opens no connection.
 
     Raises:
         FileNotFoundError: no file and no download, and no stand-in.
         ValueError: no such name, or a damaged or unfit file.
     """
-    known = (*DOWNLOADED, "digits", "drawn10")
-    for given in (name, stand_in):
-        if given is not None and given not in known:
-            raise ValueError(f"no data set {given!r}; expected one of: {', '.join(known)}")
+    of_arrays = (*DOWNLOADED, "digits", "drawn10")
+    for given, known in ((name, (*of_arrays, "flowers102")), (stand_in, (*of_arrays, None))):
+        if given not in known:
+            names = ", ".join(filter(None, known))
+            raise ValueError(f"no data set {given!r}; expected one of: {names}")
     try:
         if stand_in is not None and quick_mode():
             raise FileNotFoundError("quick mode takes the stand-in")
+        if name == "flowers102":
+            return image_folders(
+                _flowers(), like=like, size=size, batch_size=batch_size, augment=augment, seed=seed
+            )
         arrays = _arrays(name)
     except FileNotFoundError as error:
         if stand_in is None:
@@ -202,16 +211,30 @@ def _arrays(name: str) -> dict[str, np.ndarray]:
     return {**arrays, "classes": tuple(map(str, names))}
 
 
-def _download(name: str, path: Path) -> dict[str, np.ndarray]:
-    """Have torchvision download a set and check its sums; return it as arrays."""
+@contextmanager
+def _downloading(name: str, path: Path, content: str) -> Iterator[Path]:
+    """Give a folder to download into, which is removed at the end; say what to do on a failure."""
     if quick_mode():
         raise FileNotFoundError(
             f"{short_path(path)} is not there, and quick mode downloads nothing"
         )
-    class_name, names = DOWNLOADED[name]
-    folder, arrays = path.with_suffix(".download"), {}
+    folder = path.with_suffix(".download")
     print(f"{name}: downloading it once, to be kept as {short_path(path)}.")
     try:
+        yield folder
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"{short_path(path)} is not there and cannot be downloaded ({error}); provide it, with "
+            f'{content}, or take a stand-in: named_dataset("{name}", stand_in="drawn10")'
+        ) from error
+    shutil.rmtree(folder)
+
+
+def _download(name: str, path: Path) -> dict[str, np.ndarray]:
+    """Have torchvision download a set and check its sums; return it as arrays."""
+    class_name, names = DOWNLOADED[name]
+    arrays = {}
+    with _downloading(name, path, ", ".join(KEYS)) as folder:
         for split in ("train", "test"):
             which = {"split": split} if name in ("svhn", "stl10") else {"train": split == "train"}
             data = getattr(torchvision.datasets, class_name)(folder, download=True, **which)
@@ -220,13 +243,27 @@ def _download(name: str, path: Path) -> dict[str, np.ndarray]:
                 images = images.transpose(0, 2, 3, 1)
             labels = data.targets if hasattr(data, "targets") else data.labels
             arrays |= {f"{split}_images": images, f"{split}_labels": np.asarray(labels)}
-    except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"{short_path(path)} is not there and cannot be downloaded ({error}); provide it, with "
-            f'{", ".join(KEYS)}, or take a stand-in: named_dataset("{name}", stand_in="drawn10")'
-        ) from error
-    shutil.rmtree(folder)
     return {**arrays, "classes": np.array(names or data.classes)}
+
+
+def _flowers() -> Path:
+    """Return the folder of the flowers, one folder per split and class; downloaded once."""
+    path = data_root() / "flowers102"
+    if path.is_dir():
+        return path
+    with _downloading("flowers102", path, "train, val and test, a folder per class") as folder:
+        whole = folder / "flowers102"
+        shutil.rmtree(whole, ignore_errors=True)  # of a call that was interrupted
+        for split in ("train", "val", "test"):
+            data = torchvision.datasets.Flowers102(folder, split=split, download=True)
+            names = getattr(data, "classes", None) or [""] * 102  # new in torchvision 0.22
+            # Private, but asking for the items would decode 8,189 photos.
+            for file, label in zip(data._image_files, data._labels, strict=True):
+                name = f"{label + 1:03d}_{names[label]}".rstrip("_?")
+                (whole / split / name).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, whole / split / name / file.name)
+        whole.replace(path)
+    return path
 
 
 def _digits() -> dict[str, np.ndarray]:

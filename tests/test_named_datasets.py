@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
+from PIL import Image
+from scipy.io import savemat
 
 import resnet_kit as rk
 
@@ -185,6 +187,57 @@ def test_sets_with_tensors_become_arrays(name, kind, data_root, full_mode, monke
     data = rk.named_dataset(name)
     assert data.classes[0] == "kind 0" and len(data.test.dataset) == 10
     assert rk.named_dataset(name).classes == data.classes  # from the file that was kept
+
+
+def flowers_archive(folder: Path) -> dict:
+    """Write 306 pictures of 102 kinds as Oxford does; return what torchvision knows of them."""
+    rng = np.random.default_rng(0)
+    with tarfile.open(folder / "102flowers.tgz", "w:gz") as archive:
+        for number in range(1, 307):
+            data = io.BytesIO()
+            pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(data, "JPEG")
+            info = tarfile.TarInfo(f"jpg/image_{number:05d}.jpg")
+            info.size = data.tell()
+            data.seek(0)
+            archive.addfile(info, data)
+    savemat(folder / "imagelabels.mat", {"labels": np.arange(306) % 102 + 1})
+    numbers = np.arange(1, 307)
+    splits = {"trnid": numbers[:102], "valid": numbers[102:204], "tstid": numbers[204:]}
+    savemat(folder / "setid.mat", splits)
+    names = {"image": "102flowers.tgz", "label": "imagelabels.mat", "setid": "setid.mat"}
+    return {key: (name, md5(folder / name)) for key, name in names.items()}
+
+
+def test_flowers_are_downloaded_in_their_true_format_once(
+    data_root, full_mode, server, monkeypatch
+):
+    folder, address = server
+    monkeypatch.setattr(torchvision.datasets.Flowers102, "_file_dict", flowers_archive(folder))
+    monkeypatch.setattr(torchvision.datasets.Flowers102, "_download_url_prefix", address)
+    data = rk.named_dataset("flowers102", size=8)
+    assert [len(x.dataset) for x in (data.train, data.val, data.test)] == [102, 102, 102]
+    first = data.files["train"][0]
+    assert first.name == "image_00001.jpg" and first.parent.name.startswith("001")
+    assert len(data.classes) == 102 and data.classes[101].startswith("102")
+    images, labels = next(iter(data.val))
+    assert images.shape[1:] == (3, 8, 8) and labels[:3].tolist() == [0, 1, 2]
+    assert [path.name for path in data_root.iterdir()] == ["flowers102"]
+    for file in folder.iterdir():
+        file.unlink()
+    assert rk.named_dataset("flowers102").classes == data.classes
+
+
+def test_flowers_that_cannot_be_had_are_explained(data_root, full_mode, monkeypatch, capsys):
+    def unreachable(*arguments, **options):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets, "Flowers102", unreachable)
+    with pytest.raises(FileNotFoundError, match="flowers102 is not there .*a folder per class"):
+        rk.named_dataset("flowers102")
+    assert rk.named_dataset("flowers102", stand_in="digits").size == 8
+    with pytest.raises(ValueError, match="no data set 'flowers102'; expected one of: mnist"):
+        rk.named_dataset("mnist", stand_in="flowers102")
 
 
 def test_without_file_and_connection_the_error_says_what_to_do(data_root, full_mode, monkeypatch):
