@@ -3,13 +3,14 @@
     python benchmarks/cifar10.py ours --epochs 24          again: goes on where it stopped
     python benchmarks/cifar10.py tutorial --epochs 24
     python benchmarks/cifar10.py speed --rounds 3
+    python benchmarks/cifar10.py ablations --epochs 10     our recipe with one thing changed
 
 Needs cifar10.npz in the data root (`rk.named_dataset("cifar10")` downloads it): 45,000 pictures to
 learn from, 5,000 that choose the epoch, and the test pictures, opened once at the end. The
 tutorial's loop: pictures one by one through PIL, enlarged to 40 px, flipped and cropped to 32, not
 normalised, never shuffled, batches of 100, float32, Adam at 1e-3, a third of it (in a new
-optimizer) after each quarter of the epochs, and numbers read after every step. Writes
-results/cifar10_ours.json, cifar10_tutorial.json or cifar10_speed.json.
+optimizer) after each quarter of the epochs, and numbers read after every step. The ablations learn
+from 10,000 pictures. Writes results/cifar10_ours.json, results/cifar10_tutorial.json and so on.
 """
 
 import argparse
@@ -24,38 +25,66 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import resnet_kit as rk
+from resnet_kit.batches import ColorJitter, Crop, Flip
 from resnet_kit.resnets import cifar_resnet
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 BATCH_SIZE, LR, WARM_UP = 256, 0.5, 0.2  # pictures, highest rate, share of all steps
+AVERAGE = 0.995  # decay per step of the average of the weights that is scored and kept
+# name: what differs from our recipe
+ABLATIONS = {
+    "our recipe": {},
+    "batch 64": {"batch_size": 64},
+    "batch 1024": {"batch_size": 1024},
+    "rate 0.05": {"lr": 0.05},
+    "rate 2": {"lr": 2.0},
+    "no augmentation": {"augment": "none"},
+    "colour jitter too": {"augment": [Crop(4), Flip(), ColorJitter(0.4)]},
+    "weights not averaged": {"average": None},
+}
 
 
-def new_net(depth: int, seed: int) -> nn.Module:
+def new_net(depth: int, seed: int, in_channels: int = 3) -> nn.Module:
     rk.seed_everything(seed)
-    return cifar_resnet(depth)
+    return cifar_resnet(depth, in_channels=in_channels)
 
 
 def train_ours(
-    data: rk.Loaders, depth: int, epochs: int, seed: int, checkpoint: Path | None
-) -> tuple[nn.Module, rk.History]:
+    model: nn.Module, data: rk.Loaders, epochs: int, seed: int, *, checkpoint: Path | None = None,
+    lr: float = LR, average: float | None = AVERAGE,
+) -> rk.History:  # fmt: skip
     """Train with SGD, a rate that rises and falls once, and averaged weights."""
-    model = new_net(depth, seed)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1]},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LR, total_steps=epochs * len(data.train), pct_start=WARM_UP,
+        optimizer, lr, total_steps=epochs * len(data.train), pct_start=WARM_UP,
         anneal_strategy="linear", cycle_momentum=False,
     )  # fmt: skip
     history = rk.train_and_eval(
         model, epochs, nn.CrossEntropyLoss(label_smoothing=0.1), optimizer, data.train, data.val,
-        scheduler=scheduler, scheduler_every="step", average=0.995, seed=seed,
+        scheduler=scheduler, scheduler_every="step", average=average, seed=seed,
         checkpoint=checkpoint, resume=checkpoint is not None,
         on_epoch_end=lambda history: print(history, flush=True),
     )  # fmt: skip
-    return model, history
+    if history.stopped != "finished":
+        raise SystemExit(f"{history.stopped}; with a checkpoint the same command goes on with it")
+    return history
+
+
+def ablation(data: rk.Loaders, pictures: int, depth: int, epochs: int, seed: int, *,
+             batch_size: int = BATCH_SIZE, augment="standard", **changed):  # fmt: skip
+    """Return net and history of our recipe with something changed, on the first pictures."""
+    train, val = (loader.dataset for loader in (data.train, data.val))
+    few = rk.array_loaders(
+        train=(train.images[:pictures].permute(0, 2, 3, 1), train.labels[:pictures]),
+        val=(val.images.permute(0, 2, 3, 1), val.labels),
+        mean=data.mean, std=data.std, batch_size=batch_size, augment=augment, seed=seed,
+    )  # fmt: skip
+    model = new_net(depth, seed)
+    return model, train_ours(model, few, epochs, seed, **changed)
 
 
 class OneByOne(Dataset):
@@ -143,24 +172,40 @@ def measure_speed(data: rk.Loaders, rounds: int) -> list[dict]:
     ]  # fmt: skip
 
 
+def measure_ablations(data: rk.Loaders, given: argparse.Namespace) -> tuple[list[dict], dict]:
+    """Return a row and a curve for each change."""
+    rows, curves = [], {}
+    for name, changed in ABLATIONS.items():
+        model, history = ablation(
+            data, given.pictures, given.depth, given.epochs, given.seed, **changed
+        )
+        about = (f"ResNet-{given.depth}", name, given.seed, history.seconds)
+        rows += rows_of(model, {"val": data.val}, *about)
+        curves[name] = history.rows
+    return rows, curves
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["ours", "tutorial", "speed"])
+    parser.add_argument("what", choices=["ours", "tutorial", "speed", "ablations"])
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=10_000, help="of the ablations")
     given = parser.parse_args()
     data = rk.named_dataset("cifar10", batch_size=BATCH_SIZE)
     options = f"--epochs {given.epochs} --depth {given.depth} --seed {given.seed}"
     name, curves = f"ResNet-{given.depth}", None
     if given.what == "speed":
         options, rows = f"--rounds {given.rounds}", measure_speed(data, given.rounds)
+    elif given.what == "ablations":
+        options += f" --pictures {given.pictures}"
+        rows, curves = measure_ablations(data, given)
     elif given.what == "ours":
         folder = rk.data_root() / f"cifar10_{given.depth}_{given.epochs}_{given.seed}"
-        model, history = train_ours(data, given.depth, given.epochs, given.seed, folder)
-        if history.stopped != "finished":
-            raise SystemExit("Not finished; the same command goes on with it.")
+        model = new_net(given.depth, given.seed)
+        history = train_ours(model, data, given.epochs, given.seed, checkpoint=folder)
         loaders, recipe = {"val": data.val, "test": data.test}, f"ours, {given.epochs} epochs"
         rows = rows_of(model, loaders, name, recipe, given.seed, history.seconds)
         curves = {recipe: history.rows}

@@ -237,7 +237,12 @@ def _checked_split(name: str, split: tuple) -> tuple[Tensor, Tensor]:
     """Return copies: the pictures as `(N, C, H, W)` and the labels as int64, on the CPU."""
     if not isinstance(split, tuple | list) or len(split) != 2:
         raise ValueError(f"{name} is a {type(split).__name__}; expected a pair (images, labels)")
-    images, labels = (torch.from_numpy(np.array(part)) for part in split)
+    images, labels = (
+        part.detach().cpu().clone()
+        if isinstance(part, Tensor)
+        else torch.from_numpy(np.array(part))
+        for part in split
+    )
     images = check_uint8_pictures(images).permute(0, 3, 1, 2).contiguous()
     if images.shape[2] != images.shape[3]:
         height, width = images.shape[2:]

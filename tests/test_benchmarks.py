@@ -151,3 +151,25 @@ def test_cifar10_is_trained_both_ways_and_scored(cifar10, tmp_path, monkeypatch)
     run_script("cifar10", monkeypatch, "speed", "--rounds", "1")
     rows = rk.read_results(tmp_path / "cifar10_speed.json")["rows"]
     assert rows[2]["value"] == pytest.approx(rows[1]["value"] / rows[0]["value"])
+    monkeypatch.setattr(script, "ABLATIONS", {"our recipe": {}, "rate 1": {"lr": 1.0}})
+    run_script(
+        "cifar10", monkeypatch, "ablations", "--epochs", "2", "--depth", "8", "--pictures", "100"
+    )
+    document = rk.read_results(tmp_path / "cifar10_ablations.json")
+    assert [row["recipe"] for row in document["rows"]] == ["our recipe", "rate 1"]
+    first, second = (rows[1]["train_loss"] for rows in document["curves"].values())
+    assert first != second and document["rows"][0]["n"] == 200
+
+
+def test_a_ten_class_set_is_trained_and_scored(cifar10, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import ten_class_sets
+
+    monkeypatch.setattr(ten_class_sets, "RESULTS", tmp_path)
+    run_script("ten_class_sets", monkeypatch, "digits", "--epochs", "2", "--depth", "8")
+    rows = rk.read_results(tmp_path / "ten_class_sets_digits.json")["rows"]
+    assert [(row["split"], row["data"], row["n"]) for row in rows] == [
+        ("val", "digits", 150),
+        ("test", "digits", 297),
+    ]
+    assert rows[0]["recipe"] == "ours, 2 epochs of 1,350 pictures"
