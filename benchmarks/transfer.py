@@ -2,98 +2,142 @@
 
     python benchmarks/transfer.py photos          needs the photos in the data root
     python benchmarks/transfer.py drawn
+    python benchmarks/transfer.py photos --variants
 
 Three ways, the same number of epochs, three seeds each. Of the photos 15 % of `train` are held out
 to choose the epoch, and eval/ is opened once per run, at its end. Writes
-results/transfer_photos.json or results/transfer_drawn.json.
+results/transfer_photos.json or results/transfer_drawn.json. With --variants fine-tuning is tried in
+other ways, scored on the pictures held out alone, into results/transfer_photos_variants.json;
+what is in that file already is not measured again.
 """
 
 import argparse
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
 import torch
 from torch import nn
+from torchvision.transforms import v2
 
 import resnet_kit as rk
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCH, SIZE, BATCH_SIZE, EPOCHS = "resnet18", 128, 32, 8
-# name: (weights, frozen backbone, rate of the head, rate of the backbone)
+ARCH, BATCH_SIZE = "resnet18", 32
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train: from which weights, with which rates, on pictures cropped how."""
+
+    origin: str | None
+    head_lr: float
+    backbone_lr: float  # 0 freezes the backbone
+    size: int = 128  # px
+    epochs: int = 8
+    crop: float = 0.08  # least share of a picture's area that a random crop keeps
+
+
+BASE = Way("tiny", 1e-3, 3e-4)
+# The names say what differs from BASE, besides size and epochs, which each recipe's name has.
+VARIANTS = {
+    "fine-tuning": BASE,
+    "fine-tuning, backbone at 1e-4": replace(BASE, backbone_lr=1e-4),
+    "fine-tuning, crops of at least 35 %": replace(BASE, crop=0.35),
+    "fine-tuning, larger": replace(BASE, size=160),
+    "fine-tuning, longer": replace(BASE, epochs=16),
+    "fine-tuning, crops of at least 35 %, longer": replace(BASE, crop=0.35, epochs=16),
+}
 WAYS = {
-    "fine-tuning": ("tiny", False, 1e-3, 3e-4),
-    "linear head on frozen features": ("tiny", True, 1e-2, 0.0),
-    "from scratch": (None, False, 1e-3, 1e-3),
+    "fine-tuning": BASE,
+    "linear head on frozen features": Way("tiny", 1e-2, 0.0),
+    "from scratch": Way(None, 1e-3, 1e-3),
 }
 
 
-def run(
-    folder: Path, way: str, seed: int, epochs: int
-) -> tuple[rk.Evaluation, rk.Evaluation, float]:
-    """Train one way with one seed; return the scores on val and test and the seconds."""
-    origin, frozen, head_lr, backbone_lr = WAYS[way]
-    source = rk.weights(ARCH, origin)
+def loaders_of(folder: Path, way: Way, source: rk.Weights | None, seed: int) -> rk.Loaders:
     share = None if (folder / "test").is_dir() else 0.15  # the drawn pictures have three splits
-    loaders = rk.image_folders(
-        folder, like=source, size=SIZE, batch_size=BATCH_SIZE, val_from_train=share, seed=seed
-    )
+    crop = v2.RandomResizedCrop(way.size, scale=(way.crop, 1.0), antialias=True)
+    augment = v2.Compose([crop, v2.RandomHorizontalFlip()])
+    return rk.image_folders(
+        folder, like=source, size=way.size, batch_size=BATCH_SIZE, augment=augment,
+        val_from_train=share, seed=seed,
+    )  # fmt: skip
+
+
+def train(way: Way, loaders: rk.Loaders, source: rk.Weights | None, seed: int):
+    """Return the model with its best weights, and the history."""
     rk.seed_everything(seed)
     model = rk.pretrained(source, num_classes=len(loaders.classes))
-    if frozen:
+    if not way.backbone_lr:
         rk.freeze(model)
         rk.unfreeze(model, "fc")
-    groups = rk.param_groups(model, head_lr=head_lr, backbone_lr=backbone_lr)
+    groups = rk.param_groups(model, head_lr=way.head_lr, backbone_lr=way.backbone_lr)
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     history = rk.train_and_eval(
         model,
-        epochs,
+        way.epochs,
         nn.CrossEntropyLoss(label_smoothing=0.1),
         optimizer,
         loaders.train,
         loaders.val,
         scheduler=torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, [g["lr"] for g in groups], total_steps=epochs * len(loaders.train)
+            optimizer, [g["lr"] for g in groups], total_steps=way.epochs * len(loaders.train)
         ),
         scheduler_every="step",
         seed=seed,
     )
     if history.stopped != "finished":
         raise SystemExit("not finished, so nothing is recorded for this run")
-    val, test = (rk.evaluate(model, x, progress=False) for x in (loaders.val, loaders.test))
-    return val, test, history.seconds
+    return model, history
 
 
-def summary(rows: list[dict], split: str, recipe: str) -> dict:
+def summary(rows: list[dict], split: str) -> dict:
     """Return mean and range over the seeds as a row."""
-    found = [row for row in rows if (row["split"], row["recipe"]) == (split, recipe)]
+    found = [row for row in rows if row["split"] == split]
     values = [row["value"] for row in found]
     changed = {"metric": f"accuracy, mean and range over seeds (runs: {len(values)})", "seed": None}
     changed |= {"value": mean(values), "low": min(values), "high": max(values)}
     return {**found[0], **changed, "seconds": mean(row["seconds"] for row in found)}
 
 
+def measure(folder: Path, recipe: str, way: Way, seeds: int, splits, about: dict) -> list[dict]:
+    """Train one way with each seed; return the scores and, last, their means."""
+    rows, source = [], rk.weights(ARCH, way.origin)
+    for seed in range(seeds):
+        loaders = loaders_of(folder, way, source, seed)
+        model, history = train(way, loaders, source, seed)
+        common = {**about, "recipe": recipe, "seed": seed, "seconds": history.seconds}
+        for split in splits:
+            result = rk.evaluate(model, getattr(loaders, split), progress=False)
+            rows.append(rk.accuracy_row(result, split=split, **common))
+            print(recipe, seed, split, result, f"{history.seconds:.0f} s", flush=True)
+    return rows + [summary(rows, split) for split in splits]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pictures", choices=["photos", "drawn"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--variants", action="store_true")
     given = parser.parse_args()
-    folder, rows = rk.cat_dog_ants_bees(given.pictures), []
+    folder = rk.cat_dog_ants_bees(given.pictures)
     about = {"data": f"cat_dog_ants_bees {given.pictures}", "model": ARCH}
-    recipes = {way: f"{way}, {SIZE} px, {given.epochs} epochs" for way in WAYS}
-    for seed in range(given.seeds):
-        for way, recipe in recipes.items():
-            *results, seconds = run(folder, way, seed, given.epochs)
-            common = {**about, "recipe": recipe, "seed": seed, "seconds": seconds}
-            for split, result in zip(("val", "test"), results, strict=True):
-                rows.append(rk.accuracy_row(result, split=split, **common))
-            print(seed, recipe, *results, f"{seconds:.0f} s", flush=True)
-    rows += [
-        summary(rows, split, recipe) for recipe in recipes.values() for split in ("val", "test")
-    ]
-    command = f"python benchmarks/transfer.py {given.pictures} --epochs {given.epochs}"
-    path = ROOT / "results" / f"transfer_{given.pictures}.json"
-    rk.write_results(path, rows, command=f"{command} --seeds {given.seeds}")
+    ways, splits = (VARIANTS, ("val",)) if given.variants else (WAYS, ("val", "test"))
+    name = f"transfer_{given.pictures}" + "_variants" * given.variants
+    path = ROOT / "results" / f"{name}.json"
+    command = f"python benchmarks/transfer.py {given.pictures} --seeds {given.seeds}"
+    command += " --variants" * given.variants
+    recipes = {f"{name}, {way.size} px, {way.epochs} epochs": way for name, way in ways.items()}
+    done = rk.read_results(path) if path.is_file() else {}
+    known = done["rows"] if given.variants and done.get("command") == command else []
+    rows = [row for row in known if row["recipe"] in recipes]
+    for recipe in recipes:
+        if recipe in {row["recipe"] for row in rows}:
+            continue
+        rows += measure(folder, recipe, recipes[recipe], given.seeds, splits, about)
+        rows.sort(key=lambda row: list(recipes).index(row["recipe"]))
+        rk.write_results(path, rows, command=command)
 
 
 if __name__ == "__main__":

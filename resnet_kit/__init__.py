@@ -11,6 +11,7 @@ import importlib
 from .batches import TransformedLoader, array_loaders
 from .checkpoints import load_weights, read_weights, save_weights
 from .evaluation import Evaluation, evaluate, wilson_interval
+from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
 from .history import History
 from .images import Stats, UnreadableImageError, mean_std, picture_files, read_image
 from .loaders import Loaders, image_folders
@@ -53,6 +54,7 @@ _LATER = {
 
 __all__ = [
     "Evaluation",
+    "Features",
     "History",
     "Loaders",
     "LrSearch",
@@ -68,12 +70,15 @@ __all__ = [
     "data_root",
     "default_device",
     "evaluate",
+    "extract_features",
     "find_lr",
     "freeze",
     "head_of",
     "image_folders",
+    "knn_probe",
     "line_plot",
     "load_weights",
+    "logistic_probe",
     "mean_std",
     "named_dataset",
     "param_groups",
@@ -88,6 +93,7 @@ __all__ = [
     "save_weights",
     "score_plot",
     "seed_everything",
+    "svm_probe",
     "train_and_eval",
     "train_mode",
     "trainable_table",

@@ -1,0 +1,265 @@
+"""Features: what the head of a model sees, computed once; and probes that learn from them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from .batches import EpochBatchSampler
+from .checkpoints import read_weights, save_weights
+from .evaluation import Evaluation, kept_modes, predict_batches
+from .loaders import Loaders
+from .settings import place, progress_bar, resolve_precision, short_path
+from .transfer import head_of
+
+
+@dataclass(frozen=True, repr=False)
+class Features:
+    """Loaders of (features `(B, D)` float32, labels `(B,)` int64), for `train_and_eval` and probes.
+
+    With several views of each training picture, each epoch takes the next one.
+    """
+
+    train: DataLoader
+    val: DataLoader
+    test: DataLoader | None
+    classes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        counts = [f"{name} {len(x.dataset)}" for name, x in splits.items() if x is not None]
+        views, _, width = self.train.dataset.features.shape
+        return f"Features({', '.join(counts)} pictures; {width} numbers each; {views} view(s))"
+
+
+class FeatureRows(Dataset):
+    """Features `(views, N, D)` and labels `(views, N)`; item `(epoch, indices)` is a batch."""
+
+    def __init__(self, features: Tensor, labels: Tensor, classes: tuple[str, ...]):
+        self.features, self.labels, self.classes = features, labels, classes
+
+    def __len__(self) -> int:
+        return self.features.shape[1]
+
+    def __getitem__(self, key: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
+        epoch, indices = key
+        view = (epoch - 1) % len(self.features)
+        return self.features[view, indices.to(self.features.device)], self.labels[view, indices]
+
+
+def extract_features(
+    model: nn.Module,
+    loaders: Loaders,
+    *,
+    views: int = 1,
+    cache: str | Path | None = None,
+    batch_size: int = 32,
+    precision: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> Features:
+    """Run everything before the head over all pictures once, in eval mode.
+
+    Then `train_and_eval(head_of(model), …, features.train, features.val)` trains the head in
+    seconds, and with it the whole model is ready. For any model with a linear head (`head_of`).
+
+    Args:
+        views: 1 takes each training picture as it is (resized and cropped as for validation); more
+            take so many augmented views of it instead.
+        cache: a folder. The features are kept there under a key that follows from the weights and
+            the prepared pictures themselves, so a change of either never meets old features; with
+            it the pictures are still read, but the model need not run.
+        batch_size, seed: of the loaders of features.
+        precision: as in `train_and_eval`; the features are float32 in any case. "fp32" gives, bit
+            for bit, what the head gets from the model.
+    """
+    if views < 1:
+        raise ValueError(f"views is {views}; expected at least 1")
+    device, head = place(model), head_of(model)
+    passes = {"train 1": loaders.plain("train")}
+    if views > 1:
+        passes = {f"train {view}": _View(loaders.train, view) for view in range(1, views + 1)}
+    passes |= {"val": loaders.val} | ({"test": loaders.test} if loaders.test is not None else {})
+    key = _key(model, head, passes, precision, progress) if cache is not None else ""
+    found = _cached(Path(cache), key) if cache is not None else None
+    if found is None:
+        found = {}
+        for name, loader in passes.items():
+            batches = progress_bar(loader, description=name, show=progress)
+            found |= _before_the_head(name, model, head, batches, device, precision)
+        if cache is not None:
+            about = {"key": key, "digest": _digest(found)}
+            save_weights(found, _place_in(Path(cache), key), metadata=about)
+
+    def rows(names: list[str], shuffled: int | None = None) -> DataLoader:
+        features = torch.stack([found[f"{name} features"] for name in names]).to(device)
+        labels = torch.stack([found[f"{name} labels"] for name in names])
+        dataset = FeatureRows(features, labels, loaders.classes)
+        sampler = EpochBatchSampler(len(dataset), batch_size, shuffled)
+        return DataLoader(dataset, batch_size=None, sampler=sampler)
+
+    return Features(
+        train=rows([name for name in passes if name.startswith("train")], seed),
+        val=rows(["val"]),
+        test=rows(["test"]) if "test" in passes else None,
+        classes=loaders.classes,
+    )
+
+
+class _View:
+    """One epoch of a training loader; its number decides the augmentation."""
+
+    def __init__(self, loader: DataLoader, epoch: int):
+        self.loader, self.epoch = loader, epoch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self):
+        if hasattr(self.loader.sampler, "set_epoch"):
+            self.loader.sampler.set_epoch(self.epoch)
+        return iter(self.loader)
+
+
+def _before_the_head(
+    name: str, model: nn.Module, head: nn.Linear, batches, device: torch.device, precision: str
+) -> dict[str, Tensor]:
+    """Return the inputs of the head, `(N, D)`, and the labels, `(N,)`, on the CPU."""
+    rows, labels = [], []
+    hook = head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].float().cpu()))
+    try:
+        with kept_modes(model):
+            precision = resolve_precision(device, precision)
+            for _, targets in predict_batches(model, batches, device, precision):
+                labels.append(targets.cpu())
+    finally:
+        hook.remove()
+    return {f"{name} features": torch.cat(rows), f"{name} labels": torch.cat(labels)}
+
+
+def _key(model: nn.Module, head: nn.Linear, passes: dict, precision: str, progress: bool) -> str:
+    """Return a SHA-256 of the model without its head, and of every prepared picture."""
+    digest = hashlib.sha256(precision.encode())
+    for name, module in model.named_modules():
+        if module is not head:
+            digest.update(f"{name} {type(module).__name__} {module.extra_repr()}".encode())
+    of_head = {id(tensor) for tensor in (*head.parameters(), *head.buffers())}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in of_head:
+            digest.update(name.encode() + _bytes(tensor))
+    for name, loader in passes.items():
+        for inputs, labels in progress_bar(loader, description=f"{name}, key", show=progress):
+            digest.update(name.encode() + _bytes(inputs) + _bytes(labels))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().numpy().tobytes()
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    parts = [name.encode() + _bytes(tensors[name]) for name in sorted(tensors)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _place_in(folder: Path, key: str) -> Path:
+    return folder / f"features-{key[:16]}.safetensors"
+
+
+def _cached(folder: Path, key: str) -> dict[str, Tensor] | None:
+    """Return the features of this key, or None, having said why, where they must be computed."""
+    path = _place_in(folder, key)
+    if path.is_file():
+        try:
+            tensors, about = read_weights(path)
+            if about == {"key": key, "digest": _digest(tensors)}:
+                return tensors
+        except ValueError:
+            pass
+        print(f"{short_path(path)} is damaged; the features are computed anew.")
+    elif others := len(list(folder.glob("features-*.safetensors"))):
+        print(
+            f"None of the {others} file(s) in {short_path(folder)} is of these weights, pictures "
+            "and transforms; the features are computed."
+        )
+    return None
+
+
+def svm_probe(features: Features, *, split: str = "val"):
+    """Fit a support vector machine on standardised features, C by cross-validation.
+
+    Return the `Evaluation` on a split and the fitted scikit-learn estimator. Its probabilities are
+    a softmax of decision values: they rank, but are not calibrated.
+    """
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    grid = {"svc__C": [0.01, 0.1, 1.0, 10.0, 100.0]}
+    return _probe(features, split, StandardScaler(), SVC(break_ties=True), grid)
+
+
+def knn_probe(features: Features, *, split: str = "val"):
+    """Let the nearest training pictures vote, by the angle between features; see `svm_probe`."""
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.preprocessing import Normalizer
+
+    grid = {"kneighborsclassifier__n_neighbors": [1, 3, 5, 9, 15]}
+    neighbors = KNeighborsClassifier(weights="distance")
+    return _probe(features, split, Normalizer(), neighbors, grid)
+
+
+def logistic_probe(features: Features, *, split: str = "val"):
+    """Fit a logistic regression on standardised features; see `svm_probe`."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    grid = {"logisticregression__C": [0.001, 0.01, 0.1, 1.0, 10.0]}
+    return _probe(features, split, StandardScaler(), LogisticRegression(max_iter=1000), grid)
+
+
+def _probe(features: Features, split: str, scale, classifier, grid: dict):
+    """Choose by cross-validation on the first view, fit all views, and score a split."""
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+
+    data = {name: getattr(features, name) for name in ("train", "val", "test")}
+    if data.get(split) is None:
+        known = ", ".join(name for name, loader in data.items() if loader is not None)
+        raise ValueError(f"no split {split!r}; these features have: {known}")
+    inputs, labels = (x.cpu().numpy() for x in _parts(data["train"]))
+    fewest = int(np.bincount(labels[0], minlength=len(features.classes)).min())
+    if fewest < 2:
+        name = features.classes[
+            int(np.bincount(labels[0], minlength=len(features.classes)).argmin())
+        ]
+        raise ValueError(
+            f"class {name} has {fewest} training picture(s); cross-validation needs at least 2 of "
+            "each class"
+        )
+    search = GridSearchCV(make_pipeline(scale, classifier), grid, cv=min(5, fewest))
+    estimator = search.fit(inputs[0], labels[0]).best_estimator_
+    if len(inputs) > 1:
+        estimator.fit(inputs.reshape(-1, inputs.shape[2]), labels.ravel())
+    rows, actual = (x[0].cpu().numpy() for x in _parts(data[split]))
+    return _score(estimator, rows, actual, features.classes), estimator
+
+
+def _parts(loader: DataLoader) -> tuple[Tensor, Tensor]:
+    return loader.dataset.features, loader.dataset.labels
+
+
+def _score(estimator, rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
+    if hasattr(estimator, "predict_proba"):
+        probabilities = estimator.predict_proba(rows)
+    else:
+        values = torch.from_numpy(estimator.decision_function(rows))
+        if values.ndim == 1:  # two classes: one value, for the second
+            values = torch.stack([-values, values], 1)
+        probabilities = values.softmax(1).numpy()
+    of_actual = probabilities[np.arange(len(labels)), labels].clip(1e-12)
+    loss = float(-np.log(of_actual).mean())
+    return Evaluation(loss, labels, probabilities.astype(np.float32), classes)

@@ -1,0 +1,195 @@
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import resnet_kit as rk
+from resnet_kit.resnets import cifar_resnet
+
+
+@pytest.fixture
+def digits():
+    return rk.named_dataset("digits", batch_size=64)
+
+
+@pytest.fixture
+def net():
+    rk.seed_everything(0)
+    return cifar_resnet(8, in_channels=1)
+
+
+def small_resnet(num_classes: int = 2) -> nn.Module:
+    rk.seed_everything(0)
+    return torchvision.models.resnet18(num_classes=num_classes)
+
+
+def of_folder(folder, size: int = 16, **options) -> rk.Loaders:
+    options = {"workers": 0, "mean": (0.5,) * 3, "std": (0.2,) * 3, **options}
+    return rk.image_folders(folder, size=size, **options)
+
+
+def rows(loader) -> torch.Tensor:
+    return loader.dataset.features
+
+
+def train_head(head, features, epochs=20):
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
+    return rk.train_and_eval(
+        head, epochs, nn.CrossEntropyLoss(), optimizer, features.train, features.val
+    )
+
+
+def test_features_are_what_the_head_gets_in_order(digits, net):
+    features = rk.extract_features(net, digits, precision="fp32")
+    assert rows(features.train).shape == (1, 1350, 64) and features.classes == digits.classes
+    assert torch.equal(features.train.dataset.labels[0], digits.plain("train").dataset.labels)
+    with torch.no_grad():
+        net.eval()
+        first, _ = next(iter(digits.plain("train")))
+        x = torch.relu(net.bn1(net.conv1(first)))
+        x = net.layer3(net.layer2(net.layer1(x))).mean((2, 3))
+    assert torch.equal(rows(features.train)[0, :64], x)
+    assert repr(features) == (
+        "Features(train 1350, val 150, test 297 pictures; 64 numbers each; 1 view(s))"
+    )
+
+
+def test_a_head_trained_on_features_gives_the_live_models_logits(digits, net):
+    features = rk.extract_features(net, digits, precision="fp32", batch_size=64)
+    before = {k: v.clone() for k, v in net.state_dict().items() if not k.startswith("fc")}
+    history = train_head(rk.head_of(net), features)
+    assert history.best_accuracy > 0.6, "even random features tell digits apart"
+    net.eval()
+    with torch.no_grad():
+        for (inputs, labels), (vectors, same) in zip(digits.test, features.test, strict=True):
+            assert torch.equal(labels, same) and torch.equal(net(inputs), net.fc(vectors))
+    assert all(torch.equal(before[name], net.state_dict()[name]) for name in before)
+
+
+def test_modes_and_hooks_are_as_before(digits, net):
+    net.train()
+    net.bn1.eval()
+    rk.extract_features(net, digits)
+    assert net.training and not net.bn1.training and not net.fc._forward_pre_hooks
+
+
+def test_views_are_other_augmentations_of_every_picture_and_take_turns(digits, net):
+    features = rk.extract_features(net, digits, views=3, precision="fp32")
+    found, labels = features.train.dataset.features, features.train.dataset.labels
+    assert found.shape == (3, 1350, 64)
+    assert torch.equal(labels.sort(1).values[0], labels.sort(1).values[2])
+    assert not torch.equal(found[0].sum(0), found[1].sum(0))
+    indices = torch.tensor([5, 7])
+    for epoch, view in ((1, 0), (2, 1), (3, 2), (4, 0)):
+        assert torch.equal(features.train.dataset[epoch, indices][0], found[view, indices])
+    again = rk.extract_features(net, digits, views=3, precision="fp32")
+    assert torch.equal(again.train.dataset.features, found)
+    with pytest.raises(ValueError, match="views is 0; expected at least 1"):
+        rk.extract_features(net, digits, views=0)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small", "vgg11_bn"])
+def test_any_torchvision_like_backbone_will_do(arch, folder):
+    model = torchvision.models.get_model(arch, num_classes=2)
+    loaders = of_folder(folder, size=32)
+    features = rk.extract_features(model, loaders, precision="fp32")
+    head = rk.head_of(model)
+    assert rows(features.val).shape == (1, 5, head.in_features) and features.test is None
+    live = rk.evaluate(model, loaders.val).probabilities
+    assert np.allclose(rk.evaluate(head, features.val).probabilities, live, atol=1e-6)
+
+
+def lines_of(capsys) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_cache_is_taken_and_the_model_does_not_run(folder, tmp_path, monkeypatch, capsys):
+    model, loaders, cache = small_resnet(), of_folder(folder), tmp_path / "cache"
+    first = rk.extract_features(model, loaders, cache=cache)
+    assert len(list(cache.iterdir())) == 1 and not lines_of(capsys)
+    rk.replace_head(model, 2)  # another head has the same features
+    monkeypatch.setattr(type(model), "forward", None)
+    second = rk.extract_features(model, loaders, cache=cache)
+    assert torch.equal(rows(first.train), rows(second.train))
+    assert torch.equal(first.val.dataset.labels, second.val.dataset.labels)
+
+
+def other_picture(folder, model):
+    path = sorted((folder / "train" / "a").iterdir())[0]
+    path.write_bytes(sorted((folder / "train" / "b").iterdir())[0].read_bytes())
+
+
+def other_weight(folder, model):
+    with torch.no_grad():
+        model.layer4[1].conv2.weight[0, :, 1, 1] += 1
+
+
+def other_stride(folder, model):
+    model.layer2[0].conv1.stride = model.layer2[0].downsample[0].stride = (1, 1)
+
+
+@pytest.mark.parametrize("change", [other_picture, other_weight, other_stride])
+def test_a_changed_picture_or_model_never_meets_old_features(change, folder, tmp_path, capsys):
+    model, cache = small_resnet(), tmp_path / "cache"
+    old = rk.extract_features(model, of_folder(folder), cache=cache)
+    change(folder, model)
+    new = rk.extract_features(model, of_folder(folder), cache=cache)
+    assert not torch.equal(rows(old.train), rows(new.train))
+    assert "None of the 1 file(s) in" in lines_of(capsys)[0]
+
+
+@pytest.mark.parametrize("options", [{"size": 20}, {"mean": (0.4,) * 3}, {"views": 2}])
+def test_a_changed_transform_never_meets_old_features(options, folder, tmp_path, capsys):
+    model, cache = small_resnet(), tmp_path / "cache"
+    rk.extract_features(model, of_folder(folder), cache=cache)
+    views = options.pop("views", 1)
+    rk.extract_features(model, of_folder(folder, **options), views=views, cache=cache)
+    assert len(list(cache.iterdir())) == 2 and "None of the 1 file(s)" in lines_of(capsys)[0]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one byte"])
+def test_a_damaged_cache_is_computed_anew(damage, folder, tmp_path, capsys):
+    model, loaders, cache = small_resnet(), of_folder(folder), tmp_path / "cache"
+    first = rk.extract_features(model, loaders, cache=cache)
+    path = next(cache.iterdir())
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    changed = {"truncated": bytes(data[:-40]), "empty": b"", "one byte": bytes(data)}
+    path.write_bytes(changed[damage])
+    second = rk.extract_features(model, loaders, cache=cache)
+    assert "is damaged; the features are computed anew" in lines_of(capsys)[0]
+    assert torch.equal(rows(first.train), rows(second.train))
+    rk.extract_features(model, loaders, cache=cache)
+    assert not lines_of(capsys), "the new file is whole"
+
+
+@pytest.mark.parametrize("probe", [rk.svm_probe, rk.knn_probe, rk.logistic_probe])
+def test_probes_learn_and_give_an_estimator(probe, digits, net):
+    train_head(rk.head_of(net), rk.extract_features(net, digits), epochs=1)
+    features = rk.extract_features(net, digits, precision="fp32")
+    result, estimator = probe(features)
+    assert result.accuracy > 0.85 and len(result.labels) == 150
+    inputs = rows(features.val)[0].numpy()
+    assert np.array_equal(estimator.predict(inputs), result.predictions)
+    assert np.allclose(result.probabilities.sum(1), 1, atol=1e-5)
+    test, _ = probe(features, split="test")
+    assert len(test.labels) == 297 and test.classes == digits.classes
+
+
+def test_probes_of_two_classes_use_every_view(folder):
+    features = rk.extract_features(small_resnet(), of_folder(folder), views=2)
+    result, estimator = rk.svm_probe(features)
+    assert result.probabilities.shape == (5, 2)
+    assert np.array_equal(estimator.predict(rows(features.val)[0].numpy()), result.predictions)
+    assert estimator[-1].shape_fit_[0] == 22
+    with pytest.raises(ValueError, match="no split 'test'; these features have: train, val"):
+        rk.svm_probe(features, split="test")
+
+
+def test_a_class_of_one_picture_is_named(folder):
+    for path in sorted((folder / "train" / "b").iterdir())[1:]:
+        path.unlink()
+    features = rk.extract_features(small_resnet(), of_folder(folder))
+    with pytest.raises(ValueError, match="class b has 1 training picture"):
+        rk.knn_probe(features)
