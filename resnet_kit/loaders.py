@@ -162,6 +162,7 @@ def image_folders(
     batch_size: int = 32,
     augment: str | Callable[[Tensor], Tensor] = "standard",
     val_from_train: float | None = None,
+    train_share: float = 1.0,
     workers: int | None = None,
     seed: int = 0,
 ) -> Loaders:
@@ -171,6 +172,8 @@ def image_folders(
     themselves and is split: a fifth (or `val_from_train`) of each class becomes `val`. With split
     folders `val_from_train` holds that share out of `train`, and the other folder becomes `test`.
     Which pictures are held out follows from their bytes and `seed`; copies stay together.
+    `train_share` keeps that share of each class's training pictures, at least one; a larger share
+    of the same seed holds all of a smaller one's.
 
     Size, mean and std come from `like`, the weights to be trained on; without it they are 224 px
     and the training pictures' own. Each can be given. `augment` (see `Prepare`) is for training.
@@ -180,6 +183,7 @@ def image_folders(
         ValueError: an empty class, classes that differ between splits, or a wrong argument.
     """
     splits = _splits(Path(root), val_from_train, seed)
+    splits["train"] = _share_of(splits["train"], train_share, seed)
     if (mean is None) != (std is None):
         raise ValueError("only one of mean and std is given; expected both or neither")
     size = (like.size if like else 224) if size is None else size
@@ -310,26 +314,38 @@ def _check_same_classes(train: _Split, other: _Split) -> None:
 
 def _hold_out(split: _Split, share: float, seed: int) -> dict[str, _Split]:
     """Hold `share` of each class out as "val", chosen by the files' bytes: copies stay together."""
-    held = set()
+    chosen = _chosen(split, share, seed)
     for label, name in enumerate(split.classes):
         files = [f for f, other in zip(split.files, split.labels, strict=True) if other == label]
-        keys = {f: hashlib.sha256(b"%d:" % seed + f.read_bytes()).digest() for f in files}
-        ranks = sorted(keys.values())
-        limit = ranks[max(1, round(share * len(files))) - 1]
-        chosen = {file for file, key in keys.items() if key <= limit}
-        if len(chosen) == len(files):
+        if chosen.issuperset(files):
             raise ValueError(
-                f"class {name} has {len(files)} pictures ({len(set(ranks))} different), too few to "
-                f"hold {share:.0%} out for validation; expected at least 2 different ones"
+                f"class {name} has {len(files)} pictures, too few different ones to hold "
+                f"{share:.0%} out for validation; expected at least 2"
             )
-        held |= chosen
-    parts = {"train": [], "val": []}
-    for pair in zip(split.files, split.labels, strict=True):
-        parts["val" if pair[0] in held else "train"].append(pair)
-    return {
-        name: replace(split, files=[f for f, _ in pairs], labels=[label for _, label in pairs])
-        for name, pairs in parts.items()
-    }
+    val = _only(split, chosen)
+    return {"train": _only(split, set(split.files) - chosen), "val": val}
+
+
+def _share_of(split: _Split, share: float, seed: int) -> _Split:
+    if not 0 < share <= 1:
+        raise ValueError(f"train_share is {share}; expected a share above 0 and up to 1")
+    return split if share == 1 else _only(split, _chosen(split, share, mixed_seed(seed, 1)))
+
+
+def _chosen(split: _Split, share: float, seed: int) -> set[Path]:
+    """Return a share of the files of each class, ranked by their bytes: copies stay together."""
+    chosen = set()
+    for label in range(len(split.classes)):
+        files = [f for f, other in zip(split.files, split.labels, strict=True) if other == label]
+        keys = {f: hashlib.sha256(b"%d:" % seed + f.read_bytes()).digest() for f in files}
+        limit = sorted(keys.values())[max(1, round(share * len(files))) - 1]
+        chosen |= {file for file, key in keys.items() if key <= limit}
+    return chosen
+
+
+def _only(split: _Split, wanted: set[Path]) -> _Split:
+    pairs = [pair for pair in zip(split.files, split.labels, strict=True) if pair[0] in wanted]
+    return replace(split, files=[f for f, _ in pairs], labels=[label for _, label in pairs])
 
 
 def _data_loader(

@@ -285,7 +285,7 @@ def test_ambiguous_and_impossible_splits_are_refused(folder):
     with pytest.raises(ValueError, match="val_from_train is 1.5; expected a share"):
         rk.image_folders(folder, val_from_train=1.5)
     write_picture(folder.parent / "one" / "a" / "1.png")
-    with pytest.raises(ValueError, match="class a has 1 pictures .*too few to hold 20% out"):
+    with pytest.raises(ValueError, match="class a has 1 pictures, too few .*to hold 20% out"):
         rk.image_folders(folder.parent / "one")
 
 
@@ -318,3 +318,20 @@ def test_photos_are_596_and_355(real_data):
     assert (len(loaders.train.dataset), len(loaders.val.dataset)) == (596, 355)
     counts = np.bincount(loaders.train.dataset.labels).tolist()
     assert counts == list(COUNTS["train"].values()) and sum(COUNTS["eval"].values()) == 355
+
+
+def test_shares_of_train_are_nested_by_class_and_leave_val_alone(folder):
+    def files(share, seed=0):
+        loaders = rk.image_folders(folder, train_share=share, seed=seed, size=8, workers=0)
+        return set(loaders.files["train"]), loaders.files["val"]
+
+    all_of_them, val = files(1.0)
+    half, same_val = files(0.5)
+    least, _ = files(0.01)
+    assert len(all_of_them) == 11 and least < half < all_of_them and same_val == val
+    assert sorted(path.parent.name for path in half) == ["a"] * 3 + ["b"] * 2
+    assert sorted(path.parent.name for path in least) == ["a", "b"]
+    assert files(0.5, seed=1)[0] != half
+    for share in (0, 1.5):
+        with pytest.raises(ValueError, match=rf"train_share is {share}; expected a share above 0"):
+            files(share)
