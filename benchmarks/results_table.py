@@ -27,9 +27,9 @@ def table() -> str:
 
 
 def shown(name: str, rows: list[dict]) -> list[dict]:
-    """Return what the README has room for: no short runs, and one row for all seeds."""
-    if name == "pretraining_short":  # notebook 10 draws them
-        return []
+    """Return what the README has room for: no trials, and one row for all seeds."""
+    if name in ("pretraining_short", "transfer_photos_variants", "cifar10_ablations"):
+        return []  # notebooks draw them
     several = {(row["split"], row["recipe"]) for row in rows if "seeds" in row["metric"]}
     return [
         row

@@ -25,6 +25,7 @@ from .settings import (
     quick_mode,
     seed_everything,
 )
+from .strategies import Comparison, compare_strategies
 from .training import train_and_eval
 from .transfer import (
     Weights,
@@ -53,6 +54,7 @@ _LATER = {
 }
 
 __all__ = [
+    "Comparison",
     "Evaluation",
     "Features",
     "History",
@@ -67,6 +69,7 @@ __all__ = [
     "best_precision",
     "cat_dog_ants_bees",
     "choose",
+    "compare_strategies",
     "data_root",
     "default_device",
     "evaluate",

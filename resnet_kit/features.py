@@ -95,19 +95,27 @@ def extract_features(
             about = {"key": key, "digest": _digest(found)}
             save_weights(found, _place_in(Path(cache), key), metadata=about)
 
-    def rows(names: list[str], shuffled: int | None = None) -> DataLoader:
-        features = torch.stack([found[f"{name} features"] for name in names]).to(device)
-        labels = torch.stack([found[f"{name} labels"] for name in names])
-        dataset = FeatureRows(features, labels, loaders.classes)
+    parts = {}
+    for split in ("train", "val", "test"):
+        names = [name for name in passes if name.split()[0] == split]
+        if names:
+            features = torch.stack([found[f"{name} features"] for name in names]).to(device)
+            parts[split] = features, torch.stack([found[f"{name} labels"] for name in names])
+    return features_of(parts, loaders.classes, batch_size=batch_size, seed=seed)
+
+
+def features_of(
+    parts: dict[str, tuple[Tensor, Tensor]], classes: tuple[str, ...], *, batch_size: int, seed: int
+) -> Features:
+    """Return loaders for features `(views, N, D)` and labels `(views, N)` of train, val, test."""
+
+    def loader(split: str, shuffled: int | None = None) -> DataLoader:
+        dataset = FeatureRows(*parts[split], classes)
         sampler = EpochBatchSampler(len(dataset), batch_size, shuffled)
         return DataLoader(dataset, batch_size=None, sampler=sampler)
 
-    return Features(
-        train=rows([name for name in passes if name.startswith("train")], seed),
-        val=rows(["val"]),
-        test=rows(["test"]) if "test" in passes else None,
-        classes=loaders.classes,
-    )
+    test = loader("test") if "test" in parts else None
+    return Features(loader("train", seed), loader("val"), test, classes)
 
 
 class _View:
@@ -207,7 +215,8 @@ def knn_probe(features: Features, *, split: str = "val"):
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.preprocessing import Normalizer
 
-    grid = {"kneighborsclassifier__n_neighbors": [1, 3, 5, 9, 15]}
+    most = max(1, len(features.train.dataset) // 2)  # what every fold has
+    grid = {"kneighborsclassifier__n_neighbors": [k for k in (1, 3, 5, 9, 15) if k <= most]}
     neighbors = KNeighborsClassifier(weights="distance")
     return _probe(features, split, Normalizer(), neighbors, grid)
 
@@ -226,33 +235,24 @@ def _probe(features: Features, split: str, scale, classifier, grid: dict):
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
 
-    data = {name: getattr(features, name) for name in ("train", "val", "test")}
-    if data.get(split) is None:
-        known = ", ".join(name for name, loader in data.items() if loader is not None)
-        raise ValueError(f"no split {split!r}; these features have: {known}")
-    inputs, labels = (x.cpu().numpy() for x in _parts(data["train"]))
-    fewest = int(np.bincount(labels[0], minlength=len(features.classes)).min())
-    if fewest < 2:
-        name = features.classes[
-            int(np.bincount(labels[0], minlength=len(features.classes)).argmin())
-        ]
+    _rows(features, split)  # that there is such a split, before the search takes its time
+    views, labels = _rows(features, "train")
+    counts = np.bincount(labels[0], minlength=len(features.classes))
+    if (fewest := int(counts.min())) < 2:
         raise ValueError(
-            f"class {name} has {fewest} training picture(s); cross-validation needs at least 2 of "
-            "each class"
+            f"class {features.classes[counts.argmin()]} has {fewest} training picture(s); "
+            "expected at least 2 of each class, for cross-validation"
         )
     search = GridSearchCV(make_pipeline(scale, classifier), grid, cv=min(5, fewest))
-    estimator = search.fit(inputs[0], labels[0]).best_estimator_
-    if len(inputs) > 1:
-        estimator.fit(inputs.reshape(-1, inputs.shape[2]), labels.ravel())
-    rows, actual = (x[0].cpu().numpy() for x in _parts(data[split]))
-    return _score(estimator, rows, actual, features.classes), estimator
+    estimator = search.fit(views[0], labels[0]).best_estimator_
+    if len(views) > 1:
+        estimator.fit(views.reshape(-1, views.shape[2]), labels.ravel())
+    return score_probe(estimator, features, split), estimator
 
 
-def _parts(loader: DataLoader) -> tuple[Tensor, Tensor]:
-    return loader.dataset.features, loader.dataset.labels
-
-
-def _score(estimator, rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
+def score_probe(estimator, features: Features, split: str) -> Evaluation:
+    """Score a fitted scikit-learn estimator on a split's features."""
+    rows, labels = (array[0] for array in _rows(features, split))
     if hasattr(estimator, "predict_proba"):
         probabilities = estimator.predict_proba(rows)
     else:
@@ -262,4 +262,14 @@ def _score(estimator, rows: np.ndarray, labels: np.ndarray, classes: tuple[str, 
         probabilities = values.softmax(1).numpy()
     of_actual = probabilities[np.arange(len(labels)), labels].clip(1e-12)
     loss = float(-np.log(of_actual).mean())
-    return Evaluation(loss, labels, probabilities.astype(np.float32), classes)
+    return Evaluation(loss, labels, probabilities.astype(np.float32), features.classes)
+
+
+def _rows(features: Features, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features `(views, N, D)` and labels `(views, N)` of a split."""
+    loaders = {name: getattr(features, name) for name in ("train", "val", "test")}
+    if loaders.get(split) is None:
+        known = ", ".join(name for name, loader in loaders.items() if loader is not None)
+        raise ValueError(f"no split {split!r}; these features have: {known}")
+    dataset = loaders[split].dataset
+    return dataset.features.cpu().numpy(), dataset.labels.cpu().numpy()

@@ -1,0 +1,318 @@
+"""Which kind of transfer suits these pictures? All kinds, trained alike and compared."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from torch import nn
+
+from .evaluation import Evaluation, evaluate
+from .features import Features, extract_features, features_of, knn_probe, score_probe, svm_probe
+from .loaders import Loaders, image_folders
+from .settings import seed_everything
+from .training import train_and_eval
+from .transfer import Weights, freeze, head_of, param_groups, pretrained, unfreeze
+from .transfer import weights as weights_of
+
+FROM_FEATURES = ("feature extraction", "features + SVM", "features + kNN")
+STRATEGIES = (*FROM_FEATURES, "partial fine-tuning", "full fine-tuning", "from scratch")
+HEAD_LR, BACKBONE_LR, SCRATCH_LR, FEATURES_LR = 1e-3, 3e-4, 1e-3, 1e-2
+
+
+@dataclass(frozen=True)
+class Run:
+    """One strategy, share of the training pictures and seed: its scores and seconds."""
+
+    strategy: str
+    fraction: float
+    seed: int
+    pictures: int
+    val: Evaluation
+    test: Evaluation | None
+    seconds: float
+
+    @property
+    def reported(self) -> Evaluation:
+        """The score on the test pictures, or on val where there are none."""
+        return self.test or self.val
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """The runs of a comparison and what follows from them. Val chooses, test reports."""
+
+    runs: tuple[Run, ...]
+    finished: bool
+
+    def groups(self) -> dict[tuple[float, str], list[Run]]:
+        """The runs by (fraction, strategy), one for each seed."""
+        found = {}
+        for run in self.runs:
+            found.setdefault((run.fraction, run.strategy), []).append(run)
+        return found
+
+    def to_frame(self):
+        """Return a pandas table of fractions and strategies.
+
+        Mean accuracy over the seeds on val and test; of what is reported (test, or val where there
+        is no test) the lowest and highest seed, and the 95 % interval `low` to `high` of the first
+        seed's pictures; the mean seconds; and whether it is `tied` with the best of its fraction.
+        """
+        import pandas as pd
+
+        rows = []
+        for (fraction, strategy), runs in self.groups().items():
+            accuracies = [run.reported.accuracy for run in runs]
+            rows.append(
+                {
+                    "fraction": fraction,
+                    "strategy": strategy,
+                    "pictures": runs[0].pictures,
+                    "val": mean(run.val.accuracy for run in runs),
+                    "test": mean(accuracies) if runs[0].test else None,
+                    "lowest": min(accuracies),
+                    "highest": max(accuracies),
+                    "low": runs[0].reported.interval[0],
+                    "high": runs[0].reported.interval[1],
+                    "seconds": mean(run.seconds for run in runs),
+                    "seeds": len(runs),
+                    "tied": strategy in self.tied(fraction),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def at(self, fraction: float) -> dict[str, list[Run]]:
+        """Return the runs of a fraction by strategy."""
+        found = {name: runs for (share, name), runs in self.groups().items() if share == fraction}
+        if not found:
+            raise ValueError(f"nothing was measured at the fraction {fraction}")
+        return found
+
+    def best(self, fraction: float) -> str:
+        """Return the strategy with the highest mean val accuracy at this fraction."""
+        groups = self.at(fraction)
+        return max(groups, key=lambda name: mean(run.val.accuracy for run in groups[name]))
+
+    def tied(self, fraction: float) -> list[str]:
+        """Return the best strategy and those that the pictures cannot tell from it.
+
+        Both see the same pictures, so their difference is taken picture by picture, averaged over
+        the seeds; a mean within 1.96 standard errors of zero is a tie.
+        """
+        groups = self.at(fraction)
+        best = groups[self.best(fraction)]
+        differences = {name: _differences(best, runs) for name, runs in groups.items()}
+        return [
+            name
+            for name, d in differences.items()
+            if abs(d.mean()) <= 1.96 * d.std() / len(d) ** 0.5
+        ]
+
+    @property
+    def recommendation(self) -> str:
+        """What to do with all the pictures, and why, in a sentence or two."""
+        if not self.runs:
+            return "Nothing was measured, so nothing is recommended."
+        fraction = max(run.fraction for run in self.runs)
+        groups = self.at(fraction)
+        seconds = {name: mean(run.seconds for run in runs) for name, runs in groups.items()}
+        best, ties = self.best(fraction), self.tied(fraction)
+        cheapest = min(ties, key=seconds.get)
+        accuracy = {name: mean(r.val.accuracy for r in runs) for name, runs in groups.items()}
+        reason = f"best on val ({accuracy[best]:.1%})"
+        if cheapest != best:
+            reason = (
+                f"not told apart from {best} by these pictures, and it takes "
+                f"{seconds[cheapest]:.0f} s instead of {seconds[best]:.0f} s"
+            )
+        others = [name for name in ties if name != cheapest]
+        tail = f" Tied with it: {', '.join(others)}." if others else ""
+        pictures = groups[best][0].pictures
+        return f"With {pictures} training pictures: {cheapest}, {reason}.{tail}"
+
+    def plot(self):
+        """Draw the mean reported accuracy over the number of training pictures."""
+        from .figures import line_plot
+
+        lines = {}
+        for (_, strategy), runs in sorted(self.groups().items()):
+            x, y = lines.setdefault(strategy, ([], []))
+            x.append(runs[0].pictures)
+            y.append(100 * mean(run.reported.accuracy for run in runs))
+        split = "test" if self.runs[0].test else "val"
+        return line_plot(lines, xlabel="training pictures", title=f"{split} accuracy in %", log="x")
+
+    def __repr__(self) -> str:
+        state = "" if self.finished else " (interrupted)"
+        return f"Comparison of {len(self.runs)} runs{state}. {self.recommendation}"
+
+
+def compare_strategies(
+    root: str | Path,
+    *,
+    weights: Weights | None = None,
+    strategies: Sequence[str] = STRATEGIES,
+    epochs: int = 8,
+    seeds: Sequence[int] = (0, 1, 2),
+    fractions: Sequence[float] = (1.0,),
+    size: int | None = None,
+    batch_size: int = 32,
+    val_from_train: float | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Train every strategy on the same pictures for the same number of epochs, and compare.
+
+    `root`, `size` and `val_from_train` are as in `image_folders`; a fraction is a share of the
+    training pictures of each class, and a larger one holds the smaller ones. With
+    `val_from_train` each seed holds out other pictures. The features of all pictures are computed
+    once, and what that took is shared out by pictures. Stopping the cell returns what there is.
+
+    >>> compare_strategies("my_pictures", fractions=(0.1, 1)).to_frame()
+    """
+    if unknown := [name for name in strategies if name not in STRATEGIES]:
+        raise ValueError(f"no strategy {unknown[0]!r}; expected some of: {', '.join(STRATEGIES)}")
+    if not strategies or not seeds or not fractions:
+        raise ValueError("no strategies, seeds or fractions; expected at least one of each")
+    source = weights or weights_of("resnet18")
+    task = _Task(Path(root), source, epochs, size, batch_size, val_from_train, workers, progress)
+    runs = []
+    try:
+        for run in task.runs(strategies, seeds, sorted(fractions)):
+            runs.append(run)
+    except KeyboardInterrupt:
+        print(f"Stopped by hand after {len(runs)} runs; the comparison holds those.")
+        return Comparison(tuple(runs), finished=False)
+    return Comparison(tuple(runs), finished=True)
+
+
+@dataclass
+class _Task:
+    """What all runs of a comparison share, and the features of every picture."""
+
+    root: Path
+    source: Weights
+    epochs: int
+    size: int | None
+    batch_size: int
+    val_from_train: float | None
+    workers: int | None
+    progress: bool
+    rows: dict | None = None
+    seconds_per_picture: float = 0.0
+
+    def runs(self, strategies, seeds, fractions) -> Iterator[Run]:
+        for seed in seeds:
+            for fraction in fractions:
+                loaders = self.loaders(seed, fraction)
+                for strategy in strategies:
+                    yield self.run(strategy, loaders, seed, fraction)
+
+    def loaders(self, seed: int, fraction: float = 1.0) -> Loaders:
+        return image_folders(
+            self.root, like=self.source, size=self.size, batch_size=self.batch_size,
+            val_from_train=self.val_from_train, train_share=fraction, workers=self.workers,
+            seed=seed,
+        )  # fmt: skip
+
+    def run(self, strategy: str, loaders: Loaders, seed: int, fraction: float) -> Run:
+        seed_everything(seed)
+        how = self.from_features if strategy in FROM_FEATURES else self.end_to_end
+        results, seconds = how(strategy, loaders, seed)
+        val, *test = (
+            replace(result, files=loaders.files[split])
+            for split, result in zip(_splits(loaders)[1:], results, strict=True)
+        )
+        pictures = len(loaders.files["train"])
+        return Run(strategy, fraction, seed, pictures, val, test[0] if test else None, seconds)
+
+    def from_features(self, strategy: str, loaders: Loaders, seed: int):
+        features = self.features(loaders, seed)
+        start = time.perf_counter()
+        if strategy == "feature extraction":
+            head = nn.Linear(features.train.dataset.features.shape[2], len(loaders.classes))
+            optimizer = torch.optim.AdamW(head.parameters(), lr=FEATURES_LR)
+            self.train(head, optimizer, [FEATURES_LR], features, seed)
+            results = [evaluate(head, x, progress=False) for x in _scored(features)]
+        else:
+            probe = svm_probe if strategy == "features + SVM" else knn_probe
+            _, estimator = probe(features)
+            results = [score_probe(estimator, features, x) for x in _splits(features)[1:]]
+        pictures = sum(len(loaders.files[split]) for split in ("train", "val"))
+        seconds = time.perf_counter() - start + pictures * self.seconds_per_picture
+        return results, seconds
+
+    def features(self, loaders: Loaders, seed: int) -> Features:
+        """Return the features of these pictures; all of the folder are computed the first time."""
+        if self.rows is None:
+            start, everything = time.perf_counter(), self.loaders(seed)
+            model = pretrained(self.source, num_classes=len(everything.classes))
+            found = extract_features(model, everything, progress=self.progress)
+            self.rows = {}
+            for split in _splits(found):
+                dataset = getattr(found, split).dataset
+                self.rows |= dict(zip(everything.files[split], dataset.features[0], strict=True))
+            self.seconds_per_picture = (time.perf_counter() - start) / len(self.rows)
+        parts = {}
+        for split in _splits(loaders):
+            labels = torch.tensor(loaders.plain(split).dataset.labels)
+            found = torch.stack([self.rows[file] for file in loaders.files[split]])
+            parts[split] = found[None], labels[None]
+        return features_of(parts, loaders.classes, batch_size=self.batch_size, seed=seed)
+
+    def end_to_end(self, strategy: str, loaders: Loaders, seed: int):
+        scratch = strategy == "from scratch"
+        source = weights_of(self.source.arch, None) if scratch else self.source
+        model = pretrained(source, num_classes=len(loaders.classes))
+        if strategy == "partial fine-tuning":
+            freeze(model)
+            for name in _last_stage(model):
+                unfreeze(model, name)
+        rates = (SCRATCH_LR, SCRATCH_LR) if scratch else (HEAD_LR, BACKBONE_LR)
+        groups = param_groups(model, head_lr=rates[0], backbone_lr=rates[1])
+        optimizer = torch.optim.AdamW(groups)
+        start = time.perf_counter()
+        self.train(model, optimizer, [group["lr"] for group in groups], loaders, seed)
+        seconds = time.perf_counter() - start
+        results = [evaluate(model, x, progress=False) for x in _scored(loaders)]
+        return results, seconds
+
+    def train(self, module: nn.Module, optimizer, rates: list[float], data, seed: int) -> None:
+        """Train with a rate that rises and falls once."""
+        steps = self.epochs * len(data.train)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
+        history = train_and_eval(
+            module, self.epochs, nn.CrossEntropyLoss(label_smoothing=0.1), optimizer, data.train,
+            data.val, scheduler=scheduler, scheduler_every="step", seed=seed,
+            progress=self.progress,
+        )  # fmt: skip
+        if history.stopped == "interrupted":
+            raise KeyboardInterrupt
+
+
+def _splits(data) -> list[str]:
+    return ["train", "val"] + (["test"] if data.test is not None else [])
+
+
+def _scored(data) -> list:
+    return [getattr(data, split) for split in _splits(data)[1:]]
+
+
+def _differences(ours: list[Run], theirs: list[Run]) -> np.ndarray:
+    """Return right minus right per picture: averaged over seeds that have the same pictures."""
+    pairs = [(a.reported, b.reported) for a in ours for b in theirs if a.seed == b.seed]
+    gaps = [a.correct.astype(float) - b.correct for a, b in pairs]
+    same = all(a.files == pairs[0][0].files for a, _ in pairs)
+    return np.mean(gaps, axis=0) if same else np.concatenate(gaps)
+
+
+def _last_stage(model: nn.Module) -> list[str]:
+    """Return the names of the last child with parameters before the head, and of the head's own."""
+    head = head_of(model)
+    names = [name for name, child in model.named_children() if list(child.parameters())]
+    last = next(name for name in names if any(m is head for m in getattr(model, name).modules()))
+    return names[max(0, names.index(last) - 1) : names.index(last) + 1]

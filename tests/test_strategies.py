@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import resnet_kit as rk
+from conftest import write_picture
+from resnet_kit import strategies
+from resnet_kit.strategies import FROM_FEATURES, STRATEGIES, Comparison, Run
+
+SMALL = {"epochs": 1, "size": 16, "batch_size": 8, "workers": 0, "progress": False}
+
+
+@pytest.fixture
+def colors(tmp_path):
+    """Pictures of noise, reddish and bluish: train 12 + 12, eval 6 + 6."""
+    for split, count in (("train", 12), ("eval", 6)):
+        for name, channel in (("blue", 2), ("red", 0)):
+            for index in range(count):
+                path = tmp_path / "colors" / split / name / f"{index}.png"
+                seed = 100 * channel + 20 * len(split) + index
+                picture = rk.read_image(write_picture(path, seed=seed)).permute(1, 2, 0).numpy()
+                picture[:, :, channel] = 255 - picture[:, :, channel] // 8
+                Image.fromarray(picture).save(path)
+    return tmp_path / "colors"
+
+
+@pytest.fixture
+def tiny():
+    return rk.weights("resnet18", "tiny")
+
+
+def test_every_strategy_is_measured_for_each_seed_and_fraction(colors, tiny):
+    found = rk.compare_strategies(
+        colors, weights=tiny, seeds=(0, 1), fractions=(1.0, 0.5), val_from_train=0.25, **SMALL
+    )
+    assert found.finished and len(found.runs) == 2 * 2 * len(STRATEGIES)
+    table = found.to_frame()
+    assert table["strategy"].tolist() == [*STRATEGIES] * 2
+    assert table["pictures"].unique().tolist() == [8, 18] and (table["seeds"] == 2).all()
+    assert (table["lowest"] <= table["test"]).all() and (table["test"] <= table["highest"]).all()
+    assert table.groupby("fraction")["tied"].any().all() and (table["seconds"] > 0).all()
+    assert found.recommendation.startswith("With 18 training pictures: ")
+    first = found.runs[0]
+    assert len(first.test.labels) == 12 and first.test.files[0].parent.parent.name == "eval"
+    assert "test accuracy in %" in found.plot().axes[0].get_title(loc="left") + (
+        found.plot().axes[0].get_title()
+    )
+
+
+def test_features_are_computed_once_and_are_those_of_each_picture(colors, tiny, monkeypatch):
+    calls, seen = [], []
+    original = strategies.extract_features
+    monkeypatch.setattr(
+        strategies, "extract_features", lambda *a, **o: calls.append(1) or original(*a, **o)
+    )
+    score = strategies.score_probe
+    monkeypatch.setattr(
+        strategies, "score_probe", lambda e, f, s: seen.append((f, s)) or score(e, f, s)
+    )
+    rk.compare_strategies(
+        colors, weights=tiny, strategies=["features + kNN"], seeds=(0, 3), fractions=(0.5, 1),
+        val_from_train=0.25, **SMALL,
+    )  # fmt: skip
+    assert len(calls) == 1
+    features = seen[-1][0]
+    loaders = rk.image_folders(colors, like=tiny, size=16, val_from_train=0.25, seed=3, workers=0)
+    model = rk.pretrained(tiny, num_classes=2)
+    alone = rk.extract_features(model, loaders, batch_size=1)
+    for split in ("train", "val", "test"):
+        ours, theirs = (getattr(x, split).dataset for x in (features, alone))
+        assert torch.equal(ours.labels, theirs.labels)
+        assert torch.allclose(ours.features, theirs.features, atol=0.05)
+
+
+def evaluation(correct: list[int]) -> rk.Evaluation:
+    probabilities = np.array([[0.9, 0.1] if right else [0.2, 0.8] for right in correct])
+    labels = np.zeros(len(correct), dtype=np.int64)
+    return rk.Evaluation(0.5, labels, probabilities, ("a", "b"), files=tuple(range(len(correct))))
+
+
+def runs_of(**right: list[int]) -> tuple[Run, ...]:
+    """Runs of one seed whose val and test are right for these pictures; seconds count up."""
+    return tuple(
+        Run(name, 1.0, 0, 100, evaluation(correct), evaluation(correct), float(seconds + 1))
+        for seconds, (name, correct) in enumerate(right.items())
+    )
+
+
+def test_a_tie_goes_to_the_cheapest_and_says_so():
+    found = Comparison(
+        runs_of(cheap=[1] * 89 + [0] * 11, bad=[1] * 40 + [0] * 60, dear=[1] * 90 + [0] * 10), True
+    )
+    assert found.best(1.0) == "dear" and found.tied(1.0) == ["cheap", "dear"]
+    assert found.recommendation == (
+        "With 100 training pictures: cheap, not told apart from dear by these pictures, and it "
+        "takes 1 s instead of 3 s. Tied with it: dear."
+    )
+    alone = Comparison(runs_of(good=[1] * 90 + [0] * 10, bad=[1] * 40 + [0] * 60), True)
+    assert alone.recommendation == "With 100 training pictures: good, best on val (90.0%)."
+
+
+def test_differences_are_taken_picture_by_picture():
+    # Both are right 50 times: unpaired a tie. Paired, the few that differ decide.
+    near = Comparison(runs_of(a=[1] * 60 + [0] * 40, b=[1] * 50 + [0] * 50), True)
+    assert near.tied(1.0) == ["a"], "10 pictures better and none worse is more than luck"
+    mixed = Comparison(
+        runs_of(a=[1] * 60 + [0] * 40, b=[0] * 20 + [1] * 30 + [0] * 10 + [1] * 20 + [0] * 20), True
+    )
+    assert mixed.tied(1.0) == ["a", "b"], "30 better and 20 worse may be luck"
+
+
+def test_an_interrupted_comparison_returns_what_it_has(colors, tiny, monkeypatch, capsys):
+    original, calls = strategies.train_and_eval, []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        history = original(*arguments, **options)
+        history.stopped = "interrupted" if len(calls) == 2 else "finished"
+        return history
+
+    monkeypatch.setattr(strategies, "train_and_eval", interrupted)
+    names = ["feature extraction", "partial fine-tuning", "full fine-tuning"]
+    found = rk.compare_strategies(colors, weights=tiny, strategies=names, seeds=(0,), **SMALL)
+    assert not found.finished and [run.strategy for run in found.runs] == names[:1]
+    assert "the comparison holds those" in capsys.readouterr().out
+    assert "(interrupted)" in repr(found) and len(found.to_frame()) == 1
+    assert "Nothing was measured" in Comparison((), False).recommendation
+
+
+def test_what_is_trained_is_what_the_name_says(colors, tiny, monkeypatch):
+    trained = {}
+
+    def remember(module, *arguments, **options):
+        names = [name for name, p in module.named_parameters() if p.requires_grad]
+        trained[len(trained)] = {name.split(".")[0] for name in names}
+        return original(module, *arguments, **options)
+
+    original = strategies.train_and_eval
+    monkeypatch.setattr(strategies, "train_and_eval", remember)
+    rest = [name for name in STRATEGIES if name not in FROM_FEATURES]
+    rk.compare_strategies(colors, weights=tiny, strategies=rest, seeds=(0,), **SMALL)
+    assert trained[0] == {"layer4", "fc"}
+    assert trained[1] == trained[2] == {"conv1", "bn1", "layer1", "layer2", "layer3"} | trained[0]
+
+
+def test_wrong_names_are_refused(colors):
+    with pytest.raises(ValueError, match="no strategy 'magic'; expected some of: feature extract"):
+        rk.compare_strategies(colors, strategies=["magic"])
+    with pytest.raises(ValueError, match="no strategies, seeds or fractions"):
+        rk.compare_strategies(colors, seeds=())
+    with pytest.raises(ValueError, match="nothing was measured at the fraction 0.5"):
+        Comparison((), True).best(0.5)
