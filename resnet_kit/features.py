@@ -201,7 +201,8 @@ def svm_probe(features: Features, *, split: str = "val"):
     """Fit a support vector machine on standardised features, C by cross-validation.
 
     Return the `Evaluation` on a split and the fitted scikit-learn estimator. Its probabilities are
-    a softmax of decision values: they rank, but are not calibrated.
+    a softmax of decision values: they rank, but are not calibrated. Where a class has a single
+    training picture, C is 1.
     """
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
@@ -237,16 +238,14 @@ def _probe(features: Features, split: str, scale, classifier, grid: dict):
 
     _rows(features, split)  # that there is such a split, before the search takes its time
     views, labels = _rows(features, "train")
-    counts = np.bincount(labels[0], minlength=len(features.classes))
-    if (fewest := int(counts.min())) < 2:
-        raise ValueError(
-            f"class {features.classes[counts.argmin()]} has {fewest} training picture(s); "
-            "expected at least 2 of each class, for cross-validation"
-        )
-    search = GridSearchCV(make_pipeline(scale, classifier), grid, cv=min(5, fewest))
-    estimator = search.fit(views[0], labels[0]).best_estimator_
-    if len(views) > 1:
-        estimator.fit(views.reshape(-1, views.shape[2]), labels.ravel())
+    estimator = make_pipeline(scale, classifier)
+    fewest = int(np.bincount(labels[0], minlength=len(features.classes)).min())
+    if fewest > 1:
+        search = GridSearchCV(estimator, grid, cv=min(5, fewest)).fit(views[0], labels[0])
+        chosen = search.best_params_
+    else:  # nothing to cross-validate with
+        chosen = {name: values[len(values) // 2] for name, values in grid.items()}
+    estimator.set_params(**chosen).fit(views.reshape(-1, views.shape[2]), labels.ravel())
     return score_probe(estimator, features, split), estimator
 
 
