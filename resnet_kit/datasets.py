@@ -12,7 +12,7 @@ import torchvision.datasets
 
 from .batches import Crop, array_loaders
 from .checkpoints import atomic_file
-from .drawn import THINGS, VERSION, draw_arrays, draw_folder
+from .drawn import FLOWERS, THINGS, VERSION, draw_arrays, draw_folder
 from .images import picture_files
 from .loaders import Loaders, image_folders
 from .photos import download_photos
@@ -117,7 +117,7 @@ def named_dataset(
     seed: int = 0,
 ) -> Loaders:
     """Return a known data set as loaders: mnist, kmnist, fashion_mnist, cifar10, cifar100, svhn,
-    stl10, scikit-learn's digits, drawn10 (ten kinds of things, drawn), or flowers102.
+    stl10, scikit-learn's digits, drawn10 (ten kinds of things), flowers102, or drawn_flowers.
 
     Taken from `<data root>/<name>.npz` with uint8 `train_images` `(N, H, W)` or `(N, H, W, 3)`,
     `train_labels`, `test_images` and `test_labels`; where that is missing, downloaded by
@@ -125,34 +125,47 @@ def named_dataset(
     `seed`, becomes `val`. The other arguments are those of `array_loaders`; "standard"
     augmentation mirrors only what may be mirrored.
 
-    flowers102 is a folder of files with the official splits (train 1,020, val 1,020, test 6,149);
-    its other arguments are those of `image_folders`.
+    The flowers are folders of files: flowers102 with its official splits (train 1,020, val 1,020,
+    test 6,149), drawn_flowers with 48 kinds (train 10 each, val 10, test 20). Their other
+    arguments are those of `image_folders`.
 
-    `stand_in` names a set of arrays to take, announced in one line, where this one cannot be had,
-    and in quick mode, which opens no connection.
+    `stand_in` names a set to take, announced in one line, where this one cannot be had, and in
+    quick mode, which opens no connection.
 
     Raises:
         FileNotFoundError: no file and no download, and no stand-in.
         ValueError: no such name, or a damaged or unfit file.
     """
-    of_arrays = (*DOWNLOADED, "digits", "drawn10")
-    for given, known in ((name, (*of_arrays, "flowers102")), (stand_in, (*of_arrays, None))):
-        if given not in known:
-            names = ", ".join(filter(None, known))
-            raise ValueError(f"no data set {given!r}; expected one of: {names}")
+    known = (*DOWNLOADED, "digits", "drawn10", *FOLDERS)
+    for given in (name, stand_in):
+        if given is not None and given not in known:
+            raise ValueError(f"no data set {given!r}; expected one of: {', '.join(known)}")
     try:
         if stand_in is not None and quick_mode():
             raise FileNotFoundError("quick mode takes the stand-in")
-        if name == "flowers102":
-            return image_folders(
-                _flowers(), like=like, size=size, batch_size=batch_size, augment=augment, seed=seed
-            )
-        arrays = _arrays(name)
+        found = _found(name)
     except FileNotFoundError as error:
         if stand_in is None:
             raise
         print(f"Wanted {name}, but {error}; using {stand_in} instead.")
-        name, arrays = stand_in, _arrays(stand_in)
+        name, found = stand_in, _found(stand_in)
+    if isinstance(found, Path):
+        return image_folders(
+            found, like=like, size=size, batch_size=batch_size, augment=augment, seed=seed
+        )
+    return _of_arrays(
+        name, found, val_from_train, like=like, size=size, batch_size=batch_size, augment=augment,
+        seed=seed,
+    )  # fmt: skip
+
+
+def _found(name: str) -> Path | dict[str, np.ndarray]:
+    return FOLDERS[name]() if name in FOLDERS else _arrays(name)
+
+
+def _of_arrays(
+    name: str, arrays: dict, val_from_train: float, *, augment, seed: int, **options
+) -> Loaders:
     images, labels = arrays["train_images"], arrays["train_labels"]
     train, val = _held_out(labels, val_from_train, seed)
     if isinstance(augment, str) and augment == "standard" and name in NOT_MIRRORED:
@@ -162,11 +175,9 @@ def named_dataset(
         val=(images[val], labels[val]),
         test=(arrays["test_images"], arrays["test_labels"]),
         classes=arrays["classes"],
-        like=like,
-        size=size,
-        batch_size=batch_size,
         augment=augment,
         seed=seed,
+        **options,
     )
 
 
@@ -264,6 +275,20 @@ def _flowers() -> Path:
                 shutil.copyfile(file, whole / split / name / file.name)
         whole.replace(path)
     return path
+
+
+def _drawn_flowers() -> Path:
+    """Return the folder of the drawn flowers, drawn once."""
+    path = data_root() / f"drawn_flowers{'_quick' if quick_mode() else ''}_v{VERSION}"
+    if not path.is_dir():
+        names = [f"{number:02d}_{name}" for number, name in enumerate(FLOWERS, 1)]
+        train, val, test = (2, 1, 1) if quick_mode() else (10, 10, 20)
+        counts = {"train": train, "val": val, "test": test}
+        draw_folder(path, {split: dict.fromkeys(names, n) for split, n in counts.items()})
+    return path
+
+
+FOLDERS = {"flowers102": _flowers, "drawn_flowers": _drawn_flowers}
 
 
 def _digits() -> dict[str, np.ndarray]:

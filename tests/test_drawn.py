@@ -7,7 +7,7 @@ import pytest
 
 from resnet_kit import drawn
 
-ALL = (*drawn.ANIMALS, *drawn.THINGS)
+ALL = (*drawn.ANIMALS, *drawn.THINGS, drawn.FLOWERS[0], drawn.FLOWERS[-1])
 COUNTS = {
     "train": {"0_cat": 3, "1_dog": 2, "2_ants": 2, "bees": 1},
     "eval": {"0_cat": 2, "bees": 2},
@@ -37,7 +37,14 @@ def test_every_class_is_drawn_with_contrast(name):
 def test_ten_things_are_sorted_and_differ_from_the_animals():
     assert len(drawn.THINGS) == 10
     assert list(drawn.THINGS) == sorted(drawn.THINGS)
-    assert len(set(ALL)) == 14
+    assert len(set(ALL)) == len(ALL)
+
+
+def test_flowers_are_all_combinations_of_petals_shape_and_colour():
+    parts = [set(x) for x in zip(*(name.split() for name in drawn.FLOWERS), strict=True)]
+    assert [len(x) for x in parts] == [4, 3, 4] and len(set(drawn.FLOWERS)) == 4 * 3 * 4
+    red, blue = (drawn.draw(f"8 round {colour}", 0, size=48) for colour in ("red", "blue"))
+    assert red[..., 0].mean() > blue[..., 0].mean() and red[..., 2].mean() < blue[..., 2].mean()
 
 
 @pytest.mark.parametrize(("size", "shape"), [(16, (16, 16)), ((40, 56), (40, 56)), (97, (97, 97))])

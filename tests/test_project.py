@@ -23,7 +23,7 @@ FLOORS_OF_DRAWN = [
     {"outlines"},
     {"pen"},
     {"backgrounds"},
-    {"pets", "insects", "things"},
+    {"pets", "insects", "things", "flowers"},
     {"__init__"},
 ]
 MODULES = [path for folder in ("", "drawn") for path in (ROOT / "resnet_kit" / folder).glob("*.py")]

@@ -5,8 +5,9 @@ front of it, and a camera with its light, blur and noise. All classes share the 
 coats, colours and sizes, so only the shape of the subject tells them apart.
 
 One module for each kind of thing in it: `outlines` (plain arrays of points), `pen` (paints an
-outline as a softly lit body), `backgrounds`, `pets`, `insects`, `things`. This file has the three
-functions for users, `draw`, `draw_arrays` and `draw_folder`, then the scene and the camera.
+outline as a softly lit body), `backgrounds`, `pets`, `insects`, `things`, `flowers`. This file
+has the three functions for users, `draw`, `draw_arrays` and `draw_folder`, then the scene and the
+camera.
 
 Units: the short side of the picture is 1, the origin is its centre, y points down.
 """
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 
 from ..settings import cpu_count, progress_bar
-from . import insects, pets, things
+from . import flowers, insects, pets, things
 from .backgrounds import BACKGROUNDS, leaf, oddment
 from .outlines import ellipse, limb
 from .pen import (
@@ -51,6 +52,7 @@ THINGS = (
     "tree",
     "umbrella",
 )
+FLOWERS = tuple(flowers.KINDS)
 VERSION = 1  # raised whenever the pictures change, so that stale folders are drawn again
 
 SUBJECTS: dict[str, Callable[[Pen, Rng], None]] = {
@@ -59,6 +61,7 @@ SUBJECTS: dict[str, Callable[[Pen, Rng], None]] = {
     "ants": insects.ants,
     "bees": insects.bees,
     **{name: getattr(things, name) for name in THINGS},
+    **flowers.KINDS,
 }
 NUMBERS = {name: number for number, name in enumerate(SUBJECTS)}  # a part of every seed
 
