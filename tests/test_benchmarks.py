@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,34 @@ def test_a_ten_class_set_is_trained_and_scored(cifar10, tmp_path, monkeypatch):
         ("test", "digits", 297),
     ]
     assert rows[0]["recipe"] == "ours, 2 epochs of 1,350 pictures"
+
+
+def test_strategies_are_compared_and_recorded(data_root, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import strategies
+
+    monkeypatch.setattr(strategies, "RESULTS", tmp_path)
+    monkeypatch.setattr(strategies, "SEEDS", (0,))
+    monkeypatch.setattr(strategies, "FRACTIONS", (0.5, 1.0))
+    run_script("strategies", monkeypatch, "drawn", "--size", "16", "--epochs", "1")
+    rows = rk.read_results(tmp_path / "strategies_drawn.json")["rows"]
+    assert len(rows) == 2 * 6 * 2 * 2 + 1 and {row.get("pictures") for row in rows} == {
+        24,
+        48,
+        None,
+    }
+    assert rows[0]["recipe"] == "feature extraction, 16 px, 1 epochs"
+    assert rows[-1]["metric"] == "seconds of the whole comparison" and rows[-1]["value"] > 0
+
+
+def test_features_once_are_timed_against_a_frozen_loop(folder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import feature_extraction_speed as script
+
+    for name in ("c", "d"):  # the benchmark has four classes
+        shutil.copytree(folder / "train" / "a", folder / "train" / name)
+        shutil.copytree(folder / "eval" / "a", folder / "eval" / name)
+    source = rk.weights("resnet18", None)
+    for run in (script.tutorial, script.ours, script.bare_forward):
+        seconds, accuracy = run(folder, source, 16, 2)
+        assert seconds > 0 and 0 <= accuracy <= 1

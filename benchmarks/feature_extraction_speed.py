@@ -1,0 +1,124 @@
+"""Seconds to train a head on a frozen backbone: features once, against a tutorial's frozen loop.
+
+    python benchmarks/feature_extraction_speed.py PHOTOS [--rounds 1] [--epochs 10]
+
+PHOTOS is the folder with train/ and eval/ of the cat/dog/ants/bees photos. The tutorial's loop is
+that of fine_tuning_speed.py with `requires_grad=False` on the backbone: it runs the net over every
+picture in every epoch. Ours computes the features once and trains the head on them; the time
+includes both. A bare forward pass runs the net over every prepared picture once, at the same
+precision. They take turns, each in a process of its own. ResNet-34 has random weights here, which
+costs the same time; eval/ is the val of both. Writes results/feature_extraction_speed.json.
+"""
+
+import argparse
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from fine_tuning_speed import RESULTS, row, tutorial_epoch, tutorial_loaders
+from torch import nn
+
+import resnet_kit as rk
+from resnet_kit.settings import arithmetic
+
+HEAD_LR = 0.01
+
+
+def new_model(source: rk.Weights) -> nn.Module:
+    rk.seed_everything(0)
+    return rk.pretrained(source, num_classes=4)
+
+
+def tutorial(folder: Path, source: rk.Weights, size: int, epochs: int) -> tuple[float, float]:
+    """Return seconds and the accuracy on eval/ after the last epoch."""
+    model = new_model(source).to(rk.default_device())
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    for parameter in model.fc.parameters():
+        parameter.requires_grad = True
+    optimizer = torch.optim.Adam(model.fc.parameters(), lr=1e-4)
+    loaders = tutorial_loaders(folder, source, size)
+    start = time.perf_counter()
+    for _ in range(epochs):
+        tutorial_epoch(model, optimizer, loaders)
+    seconds = time.perf_counter() - start
+    return seconds, rk.evaluate(model, loaders[1], progress=False).accuracy
+
+
+def ours(folder: Path, source: rk.Weights, size: int, epochs: int) -> tuple[float, float]:
+    """Return seconds and the best accuracy on eval/."""
+    model, loaders = new_model(source), rk.image_folders(folder, like=source, size=size)
+    head = rk.head_of(model)
+    start = time.perf_counter()
+    features = rk.extract_features(model, loaders, progress=False)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=HEAD_LR)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, HEAD_LR, total_steps=epochs * len(features.train)
+    )
+    history = rk.train_and_eval(
+        head, epochs, nn.CrossEntropyLoss(), optimizer, features.train, features.val,
+        scheduler=scheduler, scheduler_every="step", progress=False,
+    )  # fmt: skip
+    return time.perf_counter() - start, history.best_accuracy
+
+
+@torch.no_grad()
+def bare_forward(folder: Path, source: rk.Weights, size: int, epochs: int) -> tuple[float, float]:
+    """Return the seconds of one forward pass over every prepared picture, and nothing else."""
+    loaders = rk.image_folders(folder, like=source, size=size)
+    device = rk.default_device()
+    model = new_model(source).to(device).eval()
+    start = time.perf_counter()
+    for loader in (loaders.plain("train"), loaders.val):
+        for images, _ in loader:
+            with arithmetic(device, rk.best_precision(device)):
+                model(images.to(device))
+    return time.perf_counter() - start, 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--arch", default="resnet34")
+    parser.add_argument("--size", type=int, default=224)
+    given = parser.parse_args()
+    source = rk.weights(given.arch, None)
+    names = (
+        f"tutorial's frozen loop, {given.epochs} epochs",
+        f"features once, {given.epochs} epochs",
+    )
+    names += ("bare forward pass",)
+    seconds, accuracies = ({name: [] for name in names} for _ in range(2))
+    for number in range(given.rounds):
+        for name, run in zip(names, (tutorial, ours, bare_forward), strict=True):
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                job = process.submit(run, given.photos, source, given.size, given.epochs)
+                took, accuracy = job.result()
+            seconds[name].append(took)
+            accuracies[name].append(accuracy)
+            print(f"round {number + 1}, {name}: {took:.1f} s, {accuracy:.1%}", flush=True)
+    slow, fast, bare = seconds.values()
+    rows = [row(given, "seconds", name, values) for name, values in seconds.items()]
+    rows += [row(given, "accuracy on eval", name, accuracies[name]) for name in names[:2]]
+    times = [a / b for a, b in zip(slow, fast, strict=True)]
+    rows.append(row(given, "times as fast", names[1], times))
+    cost = [a / b for a, b in zip(fast, bare, strict=True)]
+    rows.append(row(given, "of a bare forward pass", names[1], cost))
+    command = f"python benchmarks/feature_extraction_speed.py PHOTOS --rounds {given.rounds}"
+    rk.write_results(
+        RESULTS / "feature_extraction_speed.json",
+        rows,
+        command=f"{command} --epochs {given.epochs}",
+    )
+    print(
+        f"{statistics.median(times):.1f} times as fast, {statistics.median(cost):.2f} bare passes"
+    )
+
+
+if __name__ == "__main__":
+    main()
