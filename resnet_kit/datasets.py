@@ -282,7 +282,7 @@ def _drawn_flowers() -> Path:
     path = data_root() / f"drawn_flowers{'_quick' if quick_mode() else ''}_v{VERSION}"
     if not path.is_dir():
         names = [f"{number:02d}_{name}" for number, name in enumerate(FLOWERS, 1)]
-        train, val, test = (2, 1, 1) if quick_mode() else (10, 10, 20)
+        train, val, test = (3, 1, 1) if quick_mode() else (10, 10, 20)
         counts = {"train": train, "val": val, "test": test}
         draw_folder(path, {split: dict.fromkeys(names, n) for split, n in counts.items()})
     return path

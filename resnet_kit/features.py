@@ -1,6 +1,7 @@
 """Features: what the head of a model sees, computed once; and probes that learn from them."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -240,12 +241,14 @@ def _probe(features: Features, split: str, scale, classifier, grid: dict):
     views, labels = _rows(features, "train")
     estimator = make_pipeline(scale, classifier)
     fewest = int(np.bincount(labels[0], minlength=len(features.classes)).min())
-    if fewest > 1:
-        search = GridSearchCV(estimator, grid, cv=min(5, fewest)).fit(views[0], labels[0])
-        chosen = search.best_params_
-    else:  # nothing to cross-validate with
-        chosen = {name: values[len(values) // 2] for name, values in grid.items()}
-    estimator.set_params(**chosen).fit(views.reshape(-1, views.shape[2]), labels.ravel())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # many classes are fine
+        if fewest > 1:
+            search = GridSearchCV(estimator, grid, cv=min(5, fewest)).fit(views[0], labels[0])
+            chosen = search.best_params_
+        else:  # nothing to cross-validate with
+            chosen = {name: values[len(values) // 2] for name, values in grid.items()}
+        estimator.set_params(**chosen).fit(views.reshape(-1, views.shape[2]), labels.ravel())
     return score_probe(estimator, features, split), estimator
 
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; line style says it again.
 TRAIN, VAL, HIGHLIGHT, REFERENCE = "#0072B2", "#D55E00", "#009E73", "#999999"
+COLORS = (TRAIN, VAL, HIGHLIGHT, REFERENCE, "#CC79A7", "#56B4E9", "#E69F00")
 
 STYLE = {
     "axes.spines.top": False,
@@ -154,7 +155,7 @@ def line_plot(
 
     `log` names the logarithmic axes: "", "x", "y" or "xy".
     """
-    colors = colors or dict(zip(lines, cycle((TRAIN, VAL, HIGHLIGHT, REFERENCE)), strict=False))
+    colors = colors or dict(zip(lines, cycle(COLORS), strict=False))
     figure = new_figure(6.5, 2.8)
     axes = figure.subplots()
     axes.set(xlabel=xlabel, title=title)

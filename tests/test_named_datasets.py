@@ -241,7 +241,7 @@ def test_flowers_that_cannot_be_had_are_explained(data_root, full_mode, monkeypa
 def test_drawn_flowers_are_drawn_once_and_stand_in(data_root, capsys):
     data = rk.named_dataset("flowers102", stand_in="drawn_flowers", size=32, batch_size=8)
     assert "quick mode takes the stand-in; using drawn_flowers instead" in capsys.readouterr().out
-    assert [len(x.dataset) for x in (data.train, data.val, data.test)] == [96, 48, 48]
+    assert [len(x.dataset) for x in (data.train, data.val, data.test)] == [144, 48, 48]
     assert data.classes[0] == "01_4 round red" and len(data.classes) == 48
     folder = data.files["train"][0].parents[2]
     before = folder.stat().st_mtime_ns
