@@ -10,6 +10,7 @@ import importlib
 
 from .batches import TransformedLoader, array_loaders
 from .checkpoints import load_weights, read_weights, save_weights
+from .classifier import Classifier, load_classifier, save_classifier
 from .evaluation import Evaluation, evaluate, wilson_interval
 from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
 from .history import History
@@ -54,6 +55,7 @@ _LATER = {
 }
 
 __all__ = [
+    "Classifier",
     "Comparison",
     "Evaluation",
     "Features",
@@ -80,6 +82,7 @@ __all__ = [
     "image_folders",
     "knn_probe",
     "line_plot",
+    "load_classifier",
     "load_weights",
     "logistic_probe",
     "mean_std",
@@ -93,6 +96,7 @@ __all__ = [
     "read_results",
     "read_weights",
     "replace_head",
+    "save_classifier",
     "save_weights",
     "score_plot",
     "seed_everything",

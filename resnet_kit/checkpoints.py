@@ -1,5 +1,6 @@
 """Weights and resume states on disk: written whole or not at all, loaded without running code."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -63,6 +64,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {}).get("resnet_kit", "{}"))
+                if not isinstance(header, dict):
+                    raise ValueError("its metadata are no JSON object")
                 return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
@@ -78,6 +81,19 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         )
         raise ValueError(f"{path} holds no state_dict (names and tensors){hint}")
     return state, {}
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """Return a tensor's content."""
+    return tensor.detach().cpu().contiguous().numpy().tobytes()
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 of names and contents, in any order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + bytes_of(tensors[name]))
+    return digest.hexdigest()
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

@@ -73,6 +73,23 @@ class Evaluation:
         columns = ["class", "pictures", "correct", "accuracy", "low", "high"]
         return pd.DataFrame(rows, columns=columns).set_index("class")
 
+    def temperature(self) -> float:
+        """Return the T > 0 that makes softmax(logits / T) fit the labels best (least loss).
+
+        Above 1 the model is too sure of itself. Source: https://arxiv.org/abs/1706.04599.
+        """
+        from scipy.optimize import minimize_scalar
+
+        logits = np.log(self.probabilities.astype(np.float64).clip(1e-12))
+
+        def loss(log_t: float) -> float:
+            scaled = logits / np.exp(log_t)
+            scaled -= scaled.max(1, keepdims=True)
+            right = scaled[np.arange(len(scaled)), self.labels]
+            return float((np.log(np.exp(scaled).sum(1)) - right).mean())
+
+        return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
     def mistakes(self, n: int | None = None):
         """Return a pandas table of the wrong predictions, the most confident first, `n` at most."""
         import pandas as pd

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .batches import EpochBatchSampler
-from .checkpoints import read_weights, save_weights
+from .checkpoints import bytes_of, digest_of, read_weights, save_weights
 from .evaluation import Evaluation, kept_modes, predict_batches
 from .loaders import Loaders
 from .settings import place, progress_bar, resolve_precision, short_path
@@ -93,7 +93,7 @@ def extract_features(
             batches = progress_bar(loader, description=name, show=progress)
             found |= _before_the_head(name, model, head, batches, device, precision)
         if cache is not None:
-            about = {"key": key, "digest": _digest(found)}
+            about = {"key": key, "digest": digest_of(found)}
             save_weights(found, _place_in(Path(cache), key), metadata=about)
 
     parts = {}
@@ -159,20 +159,11 @@ def _key(model: nn.Module, head: nn.Linear, passes: dict, precision: str, progre
     of_head = {id(tensor) for tensor in (*head.parameters(), *head.buffers())}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in of_head:
-            digest.update(name.encode() + _bytes(tensor))
+            digest.update(name.encode() + bytes_of(tensor))
     for name, loader in passes.items():
         for inputs, labels in progress_bar(loader, description=f"{name}, key", show=progress):
-            digest.update(name.encode() + _bytes(inputs) + _bytes(labels))
+            digest.update(name.encode() + bytes_of(inputs) + bytes_of(labels))
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().numpy().tobytes()
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    parts = [name.encode() + _bytes(tensors[name]) for name in sorted(tensors)]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _place_in(folder: Path, key: str) -> Path:
@@ -185,7 +176,7 @@ def _cached(folder: Path, key: str) -> dict[str, Tensor] | None:
     if path.is_file():
         try:
             tensors, about = read_weights(path)
-            if about == {"key": key, "digest": _digest(tensors)}:
+            if about == {"key": key, "digest": digest_of(tensors)}:
                 return tensors
         except ValueError:
             pass

@@ -64,8 +64,13 @@ def _decode(data: bytes) -> Tensor:
     if not data:
         raise ValueError("the file is empty")
     with Image.open(BytesIO(data)) as picture:
-        pixels = np.array(_as_rgb(ImageOps.exif_transpose(picture)))
+        pixels = rgb_pixels(picture)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def rgb_pixels(picture: Image.Image) -> np.ndarray:
+    """Return a PIL picture of any mode as people see it: uint8 RGB `(H, W, 3)`, upright."""
+    return np.array(_as_rgb(ImageOps.exif_transpose(picture)))
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:

@@ -266,7 +266,7 @@ def cifar_resnet(depth: int = 20, num_classes: int = 10, in_channels: int = 3, *
         raise ValueError(f"depth is {depth}; expected 6n + 2: 8, 14, 20, 26, 32, 38, 44, …, 110")
     if shortcut not in ("pad", "projection"):
         raise ValueError(f'shortcut is {shortcut!r}; expected "pad" or "projection"')
-    return CifarResNet(
-        depth // 6, num_classes, in_channels,
-        shortcut=shortcut, plain=plain, preactivation=preactivation,
-    )  # fmt: skip
+    options = {"shortcut": shortcut, "plain": plain, "preactivation": preactivation}
+    net = CifarResNet(depth // 6, num_classes, in_channels, **options)
+    net.built = {"name": "cifar_resnet", "depth": depth, "in_channels": in_channels, **options}
+    return net

@@ -163,15 +163,15 @@ def pretrained(weights: Weights, *, num_classes: int) -> nn.Module:
     for the same new head every time.
     """
     if weights.read is None:
-        return get_model(weights.arch, weights=None, num_classes=num_classes)
-    state = weights.read()
-    model = get_model(weights.arch, weights=None)
-    head = _head_name(model)
-    outputs = state.get(f"{head}.weight", torch.empty(0)).shape[0]
-    if outputs and outputs != head_of(model).out_features:
-        replace_head(model, outputs)
-    fit_weights(model, state, f"the file for {weights.arch}")
-    replace_head(model, num_classes)
+        model = get_model(weights.arch, weights=None, num_classes=num_classes)
+    else:
+        state, model = weights.read(), get_model(weights.arch, weights=None)
+        outputs = state.get(f"{_head_name(model)}.weight", torch.empty(0)).shape[0]
+        if outputs and outputs != head_of(model).out_features:
+            replace_head(model, outputs)
+        fit_weights(model, state, f"the file for {weights.arch}")
+        replace_head(model, num_classes)
+    model.built = {"name": weights.arch}  # what save_classifier writes down
     return model
 
 

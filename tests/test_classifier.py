@@ -1,0 +1,244 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import nn
+
+import resnet_kit as rk
+from conftest import write_picture
+from resnet_kit.resnets import cifar_resnet
+
+
+@pytest.fixture
+def of_files(folder):
+    """A model for the classes a and b, and its loaders."""
+    source = rk.weights("resnet18", "tiny")
+    rk.seed_everything(0)
+    loaders = rk.image_folders(folder, like=source, size=16, workers=0)
+    return rk.pretrained(source, num_classes=2), loaders
+
+
+@pytest.fixture
+def of_arrays():
+    rk.seed_everything(0)
+    return cifar_resnet(8, in_channels=1), rk.named_dataset("digits")
+
+
+def test_predictions_are_those_of_evaluate(of_files, tmp_path):
+    model, loaders = of_files
+    path = rk.save_classifier(tmp_path / "ab.safetensors", model, loaders)
+    clf = rk.load_classifier(path)
+    table = clf.predict(list(loaders.files["val"]))
+    live = rk.evaluate(model, loaders.val)
+    assert table["predicted"].tolist() == [live.classes[k] for k in live.predictions]
+    assert np.allclose(table["confidence"], live.probabilities.max(1), atol=1e-6)
+    assert table["picture"].tolist() == [str(file) for file in loaders.files["val"]]
+    assert list(table.columns) == ["picture", "predicted", "confidence"]
+    assert repr(clf).startswith("Classifier(resnet18, 16 px, 2 classes: a, b; val accuracy ")
+
+
+def test_arrays_and_cifar_nets_come_back_exactly(of_arrays, tmp_path):
+    model, data = of_arrays
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "d.safetensors", model, data))
+    images = data.test.dataset.images[:40, 0].cpu().numpy()
+    table = clf.predict(list(images), top_k=3, batch_size=16)
+    with torch.no_grad():
+        inputs = torch.stack([data.test.dataset[i][0] for i in range(40)])
+        expected = torch.cat([model.eval()(part).softmax(1) for part in inputs.split(16)])
+    assert np.array_equal(table["confidence"].to_numpy(np.float32), expected.max(1).values.numpy())
+    best = expected.topk(3).indices
+    names = table[["predicted", "class 2", "class 3"]].to_numpy()
+    assert [[data.classes[k] for k in row] for row in best] == names.tolist()
+    assert (table["confidence 2"] >= table["confidence 3"]).all()
+
+
+PROGRAM = """
+import sys, resnet_kit as rk
+clf = rk.load_classifier(sys.argv[1])
+for row in clf.predict(sys.argv[2]).itertuples():
+    print(row.predicted, row.confidence.hex())
+"""
+
+
+def test_a_fresh_process_predicts_bit_for_bit_the_same(of_files, folder, tmp_path):
+    model, loaders = of_files
+    path = rk.save_classifier(tmp_path / "ab.safetensors", model, loaders, calibrate=True)
+    here = rk.load_classifier(path).predict(folder / "eval")
+    command = [sys.executable, "-c", PROGRAM, str(path), str(folder / "eval")]
+    there = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = [f"{row.predicted} {row.confidence.hex()}" for row in here.itertuples()]
+    assert there.splitlines() == lines and len(lines) == 5
+
+
+def test_any_kind_of_picture_will_do(of_files, tmp_path):
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "ab.safetensors", *of_files))
+    file = write_picture(tmp_path / "one.png", seed=5, size=(40, 30))
+    picture = Image.open(file)
+    pixels = np.asarray(picture)
+    wanted = clf.predict(file)["confidence"][0]
+    for given in (str(file), [file], picture, pixels, pixels[None], [picture], [pixels]):
+        assert clf.predict(given)["confidence"].tolist() == [wanted]
+    grey = Image.fromarray(pixels[..., 0])
+    assert clf.predict([grey, np.asarray(grey)])["confidence"].nunique() == 1
+    turned = picture.rotate(90, expand=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise before it is shown
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert clf.predict(tmp_path / "turned.png")["confidence"][0] == wanted
+
+
+def test_what_cannot_be_read_gets_a_row_with_its_problem(of_files, tmp_path):
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "ab.safetensors", *of_files))
+    good = write_picture(tmp_path / "new" / "a.png")
+    (tmp_path / "new" / "b.jpg").write_bytes(b"no picture")
+    table = clf.predict(tmp_path / "new", batch_size=1)
+    assert table["predicted"].isna().tolist() == [False, True]
+    assert "cannot read" in table["problem"][1] and table["problem"].isna()[0]
+    table = clf.predict([good, tmp_path / "missing.jpg", np.zeros((3, 4), np.float32)])
+    assert table["problem"].isna().tolist() == [True, False, False]
+    assert clf.predict([good])["confidence"][0] == table["confidence"][0]
+
+
+def test_calibration_lowers_the_loss_and_unlike_pictures_are_marked(of_arrays, tmp_path):
+    model, data = of_arrays
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    rk.train_and_eval(model, 4, nn.CrossEntropyLoss(), optimizer, data.train, data.val)
+    with torch.no_grad():
+        model.fc.weight.mul_(5)  # far too sure of itself
+        model.fc.bias.mul_(5)
+    path = rk.save_classifier(tmp_path / "d.safetensors", model, data, calibrate=True)
+    clf = rk.load_classifier(path)
+    assert clf.about["temperature"] > 2 and 0 < clf.about["false_alarms"] < 0.15
+    digits = list(data.test.dataset.images[:, 0].cpu().numpy())
+    table = clf.predict(digits)
+    actual = [data.classes[k] for k in data.test.dataset.labels]
+    right = (table["predicted"] == actual).mean()
+    plain = rk.evaluate(model, data.test)
+    assert abs(table["confidence"].mean() - right) < abs(
+        plain.probabilities.max(1).mean() - plain.accuracy
+    )
+    assert table["unlike"].mean() == pytest.approx(clf.about["false_alarms"])
+    noise = np.random.default_rng(0).integers(0, 256, (50, 8, 8), dtype=np.uint8)
+    assert clf.predict(list(noise))["unlike"].mean() > 3 * table["unlike"].mean()
+
+
+def test_the_file_says_what_it_was_made_of(of_files, folder, tmp_path):
+    model, loaders = of_files
+    path = rk.save_classifier(tmp_path / "a.safetensors", model, loaders, metrics={"note": 1})
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["resnet_kit"])
+    assert about["built"] == {"name": "resnet18"} and about["classes"] == ["a", "b"]
+    assert about["metrics"] == {"note": 1} and about["versions"]["torch"] == torch.__version__
+    again = rk.save_classifier(tmp_path / "b.safetensors", model, loaders, metrics={"note": 1})
+    assert again.read_bytes() == path.read_bytes()
+    write_picture(loaders.files["train"][0], seed=99)
+    rk.save_classifier(tmp_path / "c.safetensors", model, loaders)
+    assert rk.load_classifier(tmp_path / "c.safetensors").about["data"] != about["data"]
+
+
+def test_loading_leaves_the_random_numbers_alone(of_files, tmp_path):
+    path = rk.save_classifier(tmp_path / "ab.safetensors", *of_files)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    rk.load_classifier(path)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_models_of_unknown_make_need_their_name(of_files, tmp_path):
+    model, loaders = of_files
+    del model.built
+    with pytest.raises(ValueError, match=r"not known how to build this ResNet again; give its nam"):
+        rk.save_classifier(tmp_path / "ab.safetensors", model, loaders)
+    with pytest.raises(ValueError, match="the model does not fit this ResNet"):
+        rk.save_classifier(tmp_path / "ab.safetensors", model, loaders, arch="resnet34")
+    assert not list(tmp_path.glob("*.safetensors"))
+    path = rk.save_classifier(tmp_path / "ab.safetensors", model, loaders, arch="resnet18")
+    assert rk.load_classifier(path).about["built"] == {"name": "resnet18"}
+
+
+def test_other_files_are_refused(of_arrays, tmp_path):
+    model, data = of_arrays
+    with pytest.raises(FileNotFoundError, match=r"no file .*none.safetensors"):
+        rk.load_classifier(tmp_path / "none.safetensors")
+    weights = rk.save_weights(model, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="is no classifier; expected a file that save_classifier"):
+        rk.load_classifier(weights)
+    torch.save(model, tmp_path / "whole.pth")
+    with pytest.raises(ValueError, match="holds more than tensors"):
+        rk.load_classifier(tmp_path / "whole.pth")
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "d.safetensors", model, data))
+    with pytest.raises(ValueError, match="top_k is 11; expected 1 to 10"):
+        clf.predict(np.zeros((8, 8), np.uint8), top_k=11)
+    for nothing in ([], 5, None):
+        with pytest.raises(ValueError, match="no pictures in"):
+            clf.predict(nothing)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no pictures in .*empty"):
+        clf.predict(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"built": {"name": "resnet99"}}, {"built": None}, {"classes": 3}, {"mean": [0.5, 0.5]},
+     {"size": 0}, {"std": [0.0]}, {"temperature": "hot"},
+     {"built": {"name": "cifar_resnet", "x": 1}}],
+    ids=str,
+)  # fmt: skip
+def test_consistent_files_of_nonsense_are_refused(of_arrays, tmp_path, change):
+    from resnet_kit import classifier
+
+    path = rk.save_classifier(tmp_path / "d.safetensors", *of_arrays)
+    tensors, about = rk.read_weights(path)
+    about.pop("digest")
+    about |= change
+    about["digest"] = classifier._digest(tensors, {k: v for k, v in about.items()})
+    rk.save_weights(tensors, path, metadata=about)
+    with pytest.raises(ValueError):
+        rk.load_classifier(path)
+
+
+def test_500_damaged_files_give_our_error_and_nothing_else(of_arrays, tmp_path):
+    data = rk.save_classifier(tmp_path / "d.safetensors", *of_arrays).read_bytes()
+    rng, path = np.random.default_rng(0), tmp_path / "damaged.safetensors"
+    for number in range(500):
+        damaged = bytearray(data)
+        place = int(rng.integers(len(data))) if number % 2 else int(rng.integers(3000))
+        kind = number % 5
+        if kind == 0:
+            damaged[place] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            damaged[place : place + 50] = rng.bytes(50)
+        elif kind == 2:
+            del damaged[place:]
+        elif kind == 3:
+            del damaged[place : place + int(rng.integers(1, 100))]
+        else:
+            damaged[place:place] = rng.bytes(int(rng.integers(1, 100)))
+        if bytes(damaged) == data:
+            continue
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged"):
+            rk.load_classifier(path)
+
+
+def test_onnx_gives_the_same_probabilities(of_files, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [export] is not installed")
+    pytest.importorskip("onnxscript", reason="the extra [export] is not installed")
+    model, loaders = of_files
+    clf = rk.load_classifier(
+        rk.save_classifier(tmp_path / "ab.safetensors", model, loaders, calibrate=True)
+    )
+    path = clf.export_onnx(tmp_path / "ab.onnx")
+    session = onnxruntime.InferenceSession(str(path))
+    images = torch.rand(5, 3, 16, 16)
+    found = session.run(None, {"pictures": images.numpy()})[0]
+    mean, std = (torch.tensor(clf.about[x])[:, None, None] for x in ("mean", "std"))
+    with torch.no_grad():
+        logits = model.eval()((images - mean) / std) / clf.about["temperature"]
+    assert np.allclose(found, logits.softmax(1).numpy(), atol=1e-4)
