@@ -15,6 +15,7 @@ from .evaluation import Evaluation, evaluate, wilson_interval
 from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
 from .history import History
 from .images import Stats, UnreadableImageError, mean_std, picture_files, read_image
+from .inspection import FolderReport, inspect_folder
 from .loaders import Loaders, image_folders
 from .lr_search import LrSearch, find_lr
 from .results import accuracy_row, read_results, write_results
@@ -59,6 +60,7 @@ __all__ = [
     "Comparison",
     "Evaluation",
     "Features",
+    "FolderReport",
     "History",
     "Loaders",
     "LrSearch",
@@ -80,6 +82,7 @@ __all__ = [
     "freeze",
     "head_of",
     "image_folders",
+    "inspect_folder",
     "knn_probe",
     "line_plot",
     "load_classifier",

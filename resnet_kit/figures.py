@@ -173,6 +173,28 @@ def line_plot(
 
 
 @styled
+def bars(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Figure:
+    """Draw counts `{group: {name: count}}` as horizontal bars, the groups of a name together."""
+    names = list(dict.fromkeys(name for group in counts.values() for name in group))
+    figure = new_figure(6.5, 0.8 + 0.22 * len(names) * max(1, len(counts)))
+    axes = figure.subplots()
+    height = 0.8 / max(1, len(counts))
+    for place, (group, color) in enumerate(zip(counts, cycle(COLORS), strict=False)):
+        values = [counts[group].get(name, 0) for name in names]
+        rows = [row + place * height for row in range(len(names))]
+        drawn = axes.barh(rows, values, height * 0.9, color=color, label=group)
+        axes.bar_label(drawn, padding=3, fontsize=8)
+    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(names))], names)
+    axes.invert_yaxis()
+    axes.set_title(title)
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    if len(counts) > 1:
+        axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+@styled
 def score_plot(
     scores: Mapping[str, tuple[float, float, float]],
     *,

@@ -1,0 +1,207 @@
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from test_images import UNREADABLE
+
+import resnet_kit as rk
+from resnet_kit.drawn import draw, draw_folder
+
+
+def save(picture: np.ndarray, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path, **options)
+    return path
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Drawn pictures of 96 px: train 12 + 12, eval 6 + 6."""
+    counts = {"train": {"0_cat": 12, "1_dog": 12}, "eval": {"0_cat": 6, "1_dog": 6}}
+    return draw_folder(tmp_path_factory.mktemp("drawn") / "set", counts, size=96, progress=False)
+
+
+@pytest.fixture
+def pets(drawn, tmp_path):
+    """A copy of them, to be spoiled."""
+    return shutil.copytree(drawn, tmp_path / "pets")
+
+
+def inspect(folder):
+    return rk.inspect_folder(folder, progress=False)
+
+
+def kinds_of(report, file: str) -> set[str]:
+    table = report.problems
+    return set(table.loc[table["file"] == file, "problem"])
+
+
+def test_a_sound_folder_has_no_problem(pets):
+    report = inspect(pets)
+    assert report.problems.empty and report.duplicates.empty and report.leaks.empty
+    assert report.counts.to_dict() == {
+        "eval": {"0_cat": 6, "1_dog": 6}, "train": {"0_cat": 12, "1_dog": 12}
+    }  # fmt: skip
+    assert repr(report).splitlines()[0].endswith("36 files, 36 usable pictures.")
+    assert len(report.to_frame()) == 36 and report.to_frame()["width"].min() >= 96
+
+
+def first(pets, name: str = "train/0_cat"):
+    return sorted((pets / name).iterdir())[0]
+
+
+def planted(pets) -> dict[str, tuple[str, bool]]:
+    """Plant one trouble of each kind; return file: (kind, usable still)."""
+    cat = pets / "train" / "0_cat"
+    picture = np.asarray(Image.open(first(pets)))
+    data, rng = first(pets).read_bytes(), np.random.default_rng(0)
+    (cat / "empty.jpg").touch()
+    (cat / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (cat / "text.png").write_text("no picture")
+    (cat / "note.txt").write_text("a note")
+    (cat / "sign.gif").write_bytes(b"GIF89a")
+    (cat / ".hidden.jpg").write_bytes(data)
+    (pets / "train" / ".ipynb_checkpoints").mkdir()
+    (pets / "train" / ".ipynb_checkpoints" / "x.jpg").write_bytes(data)
+    (pets / "loose.jpg").write_bytes(data)
+    (pets / "train" / "loose.jpg").write_bytes(data)
+    save(draw("cat", 900, size=96), pets / "spare" / "0_cat" / "a.jpg")
+    save(draw("cat", 901, size=96), cat / "png.png").rename(cat / "really_png.jpg")
+    frames = [Image.fromarray(draw("cat", 902 + k, size=96)) for k in range(2)]
+    frames[0].save(cat / "moves.webp", save_all=True, append_images=frames[1:], lossless=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(draw("cat", 904, size=96), cat / "turned.jpg", exif=exif)
+    Image.fromarray(draw("cat", 905, size=96)).convert("CMYK").save(cat / "cmyk.jpg")
+    Image.fromarray(draw("cat", 906, size=96)).convert("RGBA").save(cat / "alpha.png")
+    save(cv2.resize(draw("cat", 907, size=96), (20, 24)), cat / "small.png")
+    save(rng.integers(0, 256, (40, 400, 3), dtype=np.uint8), cat / "long.png")
+    save((draw("cat", 908, size=96) * 0.04).astype(np.uint8), cat / "dark.png")
+    save(np.full((96, 96, 3), 252, np.uint8), cat / "bright.png")
+    save(cv2.GaussianBlur(draw("cat", 909, size=256), (0, 0), 12), cat / "blurred.png")
+    save(np.zeros((4500, 4500, 3), np.uint8), cat / "large.png")
+    save(picture, pets / "eval" / "2_fox" / "a.png")
+    return {
+        "train/0_cat/empty.jpg": ("unreadable", False),
+        "train/0_cat/cut.jpg": ("unreadable", False),
+        "train/0_cat/text.png": ("unreadable", False),
+        "train/0_cat/note.txt": ("ignored", False),
+        "train/0_cat/sign.gif": ("ignored", False),
+        "train/0_cat/.hidden.jpg": ("ignored", False),
+        "train/.ipynb_checkpoints/x.jpg": ("ignored", False),
+        "loose.jpg": ("ignored", False),
+        "train/loose.jpg": ("ignored", False),
+        "spare/0_cat/a.jpg": ("ignored", False),
+        "train/0_cat/really_png.jpg": ("wrong extension", True),
+        "train/0_cat/moves.webp": ("animated", True),
+        "train/0_cat/turned.jpg": ("rotated", True),
+        "train/0_cat/cmyk.jpg": ("mode", True),
+        "train/0_cat/alpha.png": ("mode", True),
+        "train/0_cat/small.png": ("small", True),
+        "train/0_cat/long.png": ("long", True),
+        "train/0_cat/dark.png": ("dark", True),
+        "train/0_cat/bright.png": ("bright", True),
+        "train/0_cat/blurred.png": ("blurred", True),
+        "train/0_cat/large.png": ("large", True),
+        "2_fox": ("class", False),
+    }
+
+
+def test_every_kind_of_planted_trouble_is_reported_by_name(pets):
+    expected = planted(pets)
+    assert len(expected) >= 20
+    report = inspect(pets)
+    usable = dict(zip(report.to_frame()["file"], report.to_frame()["usable"], strict=True))
+    for file, (kind, still_usable) in expected.items():
+        assert kind in kinds_of(report, file), (file, kinds_of(report, file))
+        assert file == "2_fox" or usable[file] == still_usable, file
+    others = set(report.problems["file"]) - set(expected)
+    assert not others, "sound files are not accused"
+    assert "3 unreadable (first: train/0_cat/cut.jpg, " in repr(report)
+
+
+def test_duplicates_of_every_kind_are_found_across_splits(pets):
+    source = [np.asarray(Image.open(file)) for file in sorted((pets / "train/1_dog").iterdir())]
+    folder = pets / "eval" / "1_dog"
+    shutil.copy(first(pets, "train/1_dog"), folder / "copy.jpg")
+    height, width = source[1].shape[:2]
+    save(cv2.resize(source[1], (width // 2, height // 2), interpolation=cv2.INTER_AREA),
+         folder / "resized.png")  # fmt: skip
+    save(source[2], folder / "again.jpg", quality=30)
+    save(np.ascontiguousarray(source[3][:, ::-1]), folder / "mirrored.jpg", quality=80)
+    table = inspect(pets).leaks
+    found = {row.file.split("/")[-1]: row.kind for row in table.itertuples()}
+    assert found == {
+        "copy.jpg": "exact", "resized.png": "near", "again.jpg": "near", "mirrored.jpg": "mirrored"
+    }  # fmt: skip
+    assert (table["correlation"] > 0.95).all() and not table["across classes"].any()
+    figure = inspect(pets).plot_pairs(n=2)
+    assert len(figure.axes) == 4
+    with pytest.raises(ValueError, match="there is no pair to draw"):
+        inspect(pets).plot_pairs(table[:0])
+
+
+def test_quarantine_moves_and_undo_brings_everything_back(pets):
+    before = sorted(p.relative_to(pets) for p in pets.rglob("*"))
+    report, name = inspect(pets), first(pets).relative_to(pets).as_posix()
+    data = (pets / name).read_bytes()
+    folder = report.quarantine([name])
+    assert folder.name == "pets_quarantine" and (folder / name).read_bytes() == data
+    assert not (pets / name).exists() and len(inspect(pets).to_frame()) == 35
+    with pytest.raises(FileNotFoundError, match=r"no file .*; nothing was moved"):
+        report.quarantine(["train/1_dog/none.jpg"])
+    (pets / name).write_bytes(b"new")
+    with pytest.raises(FileExistsError, match="is there again; nothing was moved"):
+        report.undo_quarantine()
+    (pets / name).unlink()
+    assert report.undo_quarantine() == 1 and report.undo_quarantine() == 0
+    assert sorted(p.relative_to(pets) for p in pets.rglob("*")) == before
+
+
+def test_a_folder_of_classes_needs_no_splits(drawn):
+    report = inspect(drawn / "train")
+    assert report.problems.empty and report.counts.sum().tolist() == [24]
+    assert len(report.plot().axes) == 1
+    with pytest.raises(FileNotFoundError, match="no files below"):
+        inspect(drawn / "nowhere")
+
+
+def test_the_originals_have_one_true_pair_and_planted_copies_are_all_found(real_data, tmp_path):
+    photos = shutil.copytree(real_data / "cat_dog_ants_bees", tmp_path / "photos")
+    report = inspect(photos)
+    assert kinds_of(report, "train/2_ants/imageNotFound.gif") == {"ignored"}
+    assert int(report.to_frame()["usable"].sum()) == 951
+    true = {("train/1_dog/dog.180.jpg", "train/1_dog/dog.74.jpg")}  # looked at: one photo
+    found = set(report.duplicates[["file", "other"]].itertuples(index=False, name=None))
+    assert true <= found and len(found - true) <= 3
+    sources = [file for file in sorted((photos / "train").rglob("*.jpg"))][::15]
+    planted = {}
+    for number, file in enumerate(sources):
+        target = photos / "eval" / file.parent.name / f"planted{number}.jpg"
+        picture = Image.open(file).convert("RGB")
+        if number % 4 == 0:
+            shutil.copy(file, target)
+        elif number % 4 == 1:
+            picture.resize((picture.width * 2 // 3, picture.height * 2 // 3)).save(target)
+        elif number % 4 == 2:
+            picture.save(target, quality=40)
+        else:
+            picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(target, quality=90)
+        planted[target.name] = file.name
+    leaks = inspect(photos).leaks
+    pairs = {row.file.split("/")[-1]: row.other.split("/")[-1] for row in leaks.itertuples()}
+    assert len(planted) >= 35 and planted.items() <= pairs.items()
+
+
+def test_awkward_files_are_told_usable_or_not(real_data, tmp_path):
+    """Those that read_image reads are usable; GIF and ICO are no pictures here."""
+    folder = shutil.copytree(real_data / "awkward", tmp_path / "set" / "awkward")
+    table = inspect(folder.parent).to_frame().set_index("file")["usable"]
+    ignored = {"PILLOW-LICENSE.txt", "black_and_white.ico", "chi.gif", "decompression_bomb.gif",
+               "hopper.gif", "no_palette.gif"}  # fmt: skip
+    assert len(table) == 32
+    for file, usable in table.items():
+        name = file.split("/")[-1]
+        assert usable == (name not in ignored | set(UNREADABLE)), name
