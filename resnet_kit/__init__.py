@@ -47,6 +47,7 @@ __version__ = "0.1.0"
 # Names that need matplotlib or OpenCV, which are imported when they are first used (PEP 562).
 _LATER = {
     "cat_dog_ants_bees": "datasets",
+    "doctor": "checkup",
     "line_plot": "figures",
     "named_dataset": "datasets",
     "picture_grid": "figures",
@@ -76,6 +77,7 @@ __all__ = [
     "compare_strategies",
     "data_root",
     "default_device",
+    "doctor",
     "evaluate",
     "extract_features",
     "find_lr",

@@ -15,7 +15,7 @@ FLOORS = [
     {"batches"},
     {"datasets", "training"},
     {"features", "inspection", "lr_search"},
-    {"classifier", "strategies", "doctor"},
+    {"classifier", "strategies", "checkup"},
     {"__init__"},
 ]
 FLOORS_OF_DRAWN = [

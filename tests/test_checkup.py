@@ -1,0 +1,63 @@
+import shutil
+from collections import namedtuple
+
+import pytest
+
+import resnet_kit as rk
+from resnet_kit import checkup
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def line(what: str) -> checkup.Line:
+    return next(x for x in rk.doctor().lines if x.what == what)
+
+
+def test_a_sound_machine_has_no_trouble(data_root):
+    found = rk.doctor()
+    assert [x.what for x in found.troubles if x.what not in ("shared memory", "data")] == []
+    text = repr(found)
+    assert "torch, torchvision" in text and "drawn ones stand in" in text
+    assert "own: resnet18-tiny" in text and "QUICK" in text
+    assert "<table" in found._repr_html_() and len(found.to_frame()) == len(found.lines)
+
+
+def test_data_at_hand_is_named(data_root):
+    data_root.mkdir()
+    (data_root / "mnist.npz").touch()
+    (data_root / "cat_dog_ants_bees").mkdir()
+    assert line("data").found.endswith(": mnist, cat_dog_ants_bees")
+
+
+@pytest.mark.parametrize(
+    ("what", "versions", "fix"),
+    [
+        ("OpenCV", {"opencv-python": "4.1"}, "pip uninstall opencv-python opencv-python-headless"),
+        ("progress bars", {"ipywidgets": None}, "pip install ipywidgets"),
+        ("torch, torchvision", {"torch": "2.6.0", "torchvision": "0.26.0"},
+         "torch 2.6 goes with torchvision 0.21: pip install --force-reinstall"),
+    ],
+)  # fmt: skip
+def test_known_troubles_come_with_their_fix(what, versions, fix, monkeypatch):
+    version = checkup._version
+    monkeypatch.setattr(
+        checkup, "_version", lambda name: versions[name] if name in versions else version(name)
+    )
+    assert fix in line(what).fix
+    assert f"! {what}" in repr(rk.doctor()) and f"fix: {line(what).fix}" in repr(rk.doctor())
+
+
+def test_little_shared_memory_and_disk_are_troubles(monkeypatch, data_root):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1, 1, 64 << 20))
+    assert "--shm-size" in line("shared memory").fix or "no /dev/shm" in line("shared memory").found
+    assert "RESNET_KIT_DATA" in line("data").fix
+
+
+def test_pieces_that_do_not_fit_are_found(monkeypatch):
+    import torchvision.ops
+
+    def broken(*arguments):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(torchvision.ops, "nms", broken)
+    assert "nms does not exist" in line("torch, torchvision").fix
