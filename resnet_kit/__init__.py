@@ -11,7 +11,7 @@ import importlib
 from .batches import TransformedLoader, array_loaders
 from .checkpoints import load_weights, read_weights, save_weights
 from .classifier import Classifier, load_classifier, save_classifier
-from .evaluation import Evaluation, evaluate, wilson_interval
+from .evaluation import Evaluation, evaluate, mcnemar, wilson_interval
 from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
 from .history import History
 from .images import Stats, UnreadableImageError, mean_std, picture_files, read_image
@@ -90,6 +90,7 @@ __all__ = [
     "load_classifier",
     "load_weights",
     "logistic_probe",
+    "mcnemar",
     "mean_std",
     "named_dataset",
     "param_groups",

@@ -109,6 +109,7 @@ def named_dataset(
     name: str,
     *,
     stand_in: str | None = None,
+    download: bool = True,
     val_from_train: float = 0.1,
     like: Weights | None = None,
     size: int | None = None,
@@ -130,7 +131,7 @@ def named_dataset(
     arguments are those of `image_folders`.
 
     `stand_in` names a set to take, announced in one line, where this one cannot be had, and in
-    quick mode, which opens no connection.
+    quick mode. Without `download`, and in quick mode, no connection is opened.
 
     Raises:
         FileNotFoundError: no file and no download, and no stand-in.
@@ -143,12 +144,12 @@ def named_dataset(
     try:
         if stand_in is not None and quick_mode():
             raise FileNotFoundError("quick mode takes the stand-in")
-        found = _found(name)
+        found = _found(name, download and not quick_mode())
     except FileNotFoundError as error:
         if stand_in is None:
             raise
         print(f"Wanted {name}, but {error}; using {stand_in} instead.")
-        name, found = stand_in, _found(stand_in)
+        name, found = stand_in, _found(stand_in, False)
     if isinstance(found, Path):
         return image_folders(
             found, like=like, size=size, batch_size=batch_size, augment=augment, seed=seed
@@ -159,8 +160,8 @@ def named_dataset(
     )  # fmt: skip
 
 
-def _found(name: str) -> Path | dict[str, np.ndarray]:
-    return FOLDERS[name]() if name in FOLDERS else _arrays(name)
+def _found(name: str, download: bool) -> Path | dict[str, np.ndarray]:
+    return FOLDERS[name](download) if name in FOLDERS else _arrays(name, download)
 
 
 def _of_arrays(
@@ -194,7 +195,7 @@ def _held_out(labels: np.ndarray, share: float, seed: int) -> list[np.ndarray]:
     return [np.sort(part) for part in parts]
 
 
-def _arrays(name: str) -> dict[str, np.ndarray]:
+def _arrays(name: str, download: bool) -> dict[str, np.ndarray]:
     """Return the four arrays of a set and the names of its classes."""
     if name == "digits":
         return _digits()
@@ -202,7 +203,7 @@ def _arrays(name: str) -> dict[str, np.ndarray]:
     if name == "drawn10":
         path = path.with_stem(f"drawn10{'_quick' if quick_mode() else ''}_v{VERSION}")
     if not path.is_file():
-        arrays = _drawn10() if name == "drawn10" else _download(name, path)
+        arrays = _drawn10() if name == "drawn10" else _download(name, path, download)
         with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
     try:
@@ -223,12 +224,12 @@ def _arrays(name: str) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def _downloading(name: str, path: Path, content: str) -> Iterator[Path]:
+def _downloading(name: str, path: Path, content: str, allowed: bool) -> Iterator[Path]:
     """Give a folder to download into, which is removed at the end; say what to do on a failure."""
-    if quick_mode():
-        raise FileNotFoundError(
-            f"{short_path(path)} is not there, and quick mode downloads nothing"
-        )
+    if not allowed:
+        hint = ", and quick mode downloads nothing"
+        hint = hint if quick_mode() else f' (rk.named_dataset("{name}") downloads it)'
+        raise FileNotFoundError(f"{short_path(path)} is not there{hint}")
     folder = path.with_suffix(".download")
     print(f"{name}: downloading it once, to be kept as {short_path(path)}.")
     try:
@@ -241,11 +242,11 @@ def _downloading(name: str, path: Path, content: str) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _download(name: str, path: Path) -> dict[str, np.ndarray]:
+def _download(name: str, path: Path, allowed: bool) -> dict[str, np.ndarray]:
     """Have torchvision download a set and check its sums; return it as arrays."""
     class_name, names = DOWNLOADED[name]
     arrays = {}
-    with _downloading(name, path, ", ".join(KEYS)) as folder:
+    with _downloading(name, path, ", ".join(KEYS), allowed) as folder:
         for split in ("train", "test"):
             which = {"split": split} if name in ("svhn", "stl10") else {"train": split == "train"}
             data = getattr(torchvision.datasets, class_name)(folder, download=True, **which)
@@ -257,12 +258,13 @@ def _download(name: str, path: Path) -> dict[str, np.ndarray]:
     return {**arrays, "classes": np.array(names or data.classes)}
 
 
-def _flowers() -> Path:
+def _flowers(download: bool) -> Path:
     """Return the folder of the flowers, one folder per split and class; downloaded once."""
     path = data_root() / "flowers102"
     if path.is_dir():
         return path
-    with _downloading("flowers102", path, "train, val and test, a folder per class") as folder:
+    content = "train, val and test, a folder per class"
+    with _downloading("flowers102", path, content, download) as folder:
         whole = folder / "flowers102"
         shutil.rmtree(whole, ignore_errors=True)  # of a call that was interrupted
         for split in ("train", "val", "test"):
@@ -277,7 +279,7 @@ def _flowers() -> Path:
     return path
 
 
-def _drawn_flowers() -> Path:
+def _drawn_flowers(_: bool) -> Path:
     """Return the folder of the drawn flowers, drawn once."""
     path = data_root() / f"drawn_flowers{'_quick' if quick_mode() else ''}_v{VERSION}"
     if not path.is_dir():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -73,6 +73,64 @@ class Evaluation:
         columns = ["class", "pictures", "correct", "accuracy", "low", "high"]
         return pd.DataFrame(rows, columns=columns).set_index("class")
 
+    def confused_pairs(self, n: int | None = None):
+        """Return a pandas table: actual, predicted and how often, the most frequent first."""
+        import pandas as pd
+
+        cells = self.confusion * (1 - np.eye(len(self.classes), dtype=np.int64))
+        order = np.argsort(-cells, axis=None, kind="stable")[: np.count_nonzero(cells)][:n]
+        actual, predicted = np.unravel_index(order, cells.shape)
+        names = np.asarray(self.classes)
+        return pd.DataFrame(
+            {
+                "actual": names[actual],
+                "predicted": names[predicted],
+                "times": cells[actual, predicted],
+            }
+        )
+
+    def reliability(self, bins: int = 10):
+        """Return a pandas table of equal bins: mean confidence, accuracy and pictures."""
+        import pandas as pd
+
+        confidence = self.probabilities.max(1)
+        place = np.minimum((confidence * bins).astype(int), bins - 1)
+        table = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": self.correct})
+        groups = table.groupby("bin")
+        return groups.mean().assign(pictures=groups.size())
+
+    def calibration_error(self, bins: int = 10) -> float:
+        """Return the mean distance of confidence and accuracy over the bins, weighted by pictures.
+
+        Source: https://arxiv.org/abs/1706.04599, section 2.
+        """
+        table = self.reliability(bins)
+        gaps = (table["confidence"] - table["accuracy"]).abs()
+        return float(np.average(gaps, weights=table["pictures"]))
+
+    def plot_reliability(self, bins: int = 10):
+        """Draw accuracy over confidence; on the grey line a confidence of 80 % is right 80 %."""
+        from .figures import line_plot
+
+        table = self.reliability(bins)
+        lines = {
+            "as sure as right": ([0.0, 1.0], [0.0, 1.0]),
+            "model": (table["confidence"].tolist(), table["accuracy"].tolist()),
+        }
+        error = self.calibration_error(bins)
+        return line_plot(
+            lines, xlabel="confidence", title=f"accuracy; calibration error {error:.1%}",
+            colors={"as sure as right": "#999999", "model": "#D55E00"},
+        )  # fmt: skip
+
+    def with_temperature(self, temperature: float) -> "Evaluation":
+        """Return the same predictions with softmax(logits / temperature); see `temperature`."""
+        scaled = np.log(self.probabilities.astype(np.float64).clip(1e-12)) / temperature
+        scaled = np.exp(scaled - scaled.max(1, keepdims=True))
+        scaled /= scaled.sum(1, keepdims=True)
+        loss = float(-np.log(scaled[np.arange(len(scaled)), self.labels].clip(1e-12)).mean())
+        return replace(self, loss=loss, probabilities=scaled.astype(np.float32))
+
     def temperature(self) -> float:
         """Return the T > 0 that makes softmax(logits / T) fit the labels best (least loss).
 
@@ -135,6 +193,22 @@ class Evaluation:
             f"{self.accuracy:.1%} of {len(self.labels)} pictures correct "
             f"(95 % interval {low:.1%} to {high:.1%}), loss {self.loss:.3f}"
         )
+
+
+def mcnemar(one: Evaluation, other: Evaluation) -> tuple[int, int, float]:
+    """Return how many pictures only `one` got right, only `other`, and the exact p-value.
+
+    A large p says that a difference this large is what luck alone gives. Both must have scored the
+    same pictures. Source: McNemar, Psychometrika 12 (1947); exact: a binomial test.
+    """
+    from scipy.stats import binomtest
+
+    if not np.array_equal(one.labels, other.labels) or one.files != other.files:
+        raise ValueError("the two evaluations are not of the same pictures in the same order")
+    first = int((one.correct & ~other.correct).sum())
+    second = int((other.correct & ~one.correct).sum())
+    count = first + second
+    return first, second, float(binomtest(first, count).pvalue) if count else 1.0
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:

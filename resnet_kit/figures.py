@@ -257,7 +257,7 @@ def picture_grid(
 
 def _displayable(picture, mean, std) -> np.ndarray:
     """Return a picture as `(H, W)` or `(H, W, 3)` float in 0…1."""
-    array = np.asarray(picture)
+    array = np.asarray(picture.detach().cpu() if hasattr(picture, "detach") else picture)
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         array = array.transpose(1, 2, 0)
     array = array / 255 if array.dtype == np.uint8 else array

@@ -43,6 +43,37 @@ def test_mistakes_are_sorted_by_confidence_and_name_their_files():
     assert len(EXAMPLE.mistakes(1)) == 1
 
 
+def test_pairs_are_counted_the_most_frequent_first():
+    table = evaluation([0, 0, 0, 1, 2], [[0, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 1]])
+    rows = table.confused_pairs().to_records(index=False).tolist()
+    assert rows == [("a", "b", 2), ("b", "a", 1)]
+    assert len(table.confused_pairs(1)) == 1 and EXAMPLE.confused_pairs()["times"].sum() == 2
+
+
+def test_calibration_error_is_the_distance_of_confidence_and_accuracy():
+    sure = evaluation([0] * 10, [[0.75, 0.25]] * 6 + [[0.25, 0.75]] * 4)
+    assert sure.reliability()["pictures"].tolist() == [10]
+    assert sure.calibration_error() == pytest.approx(0.75 - 0.6)
+    assert "calibration error 15.0%" in sure.plot_reliability().axes[0].get_title(loc="left")
+
+
+def test_temperature_makes_confidence_fit():
+    sure = evaluation([0] * 10, [[0.99, 0.01]] * 7 + [[0.01, 0.99]] * 3)
+    found = sure.with_temperature(sure.temperature())
+    assert sure.temperature() > 2 and found.loss < sure.loss
+    assert found.probabilities.max() == pytest.approx(0.7, abs=0.01)
+    assert found.accuracy == sure.accuracy and found.calibration_error() < 0.02
+
+
+def test_mcnemar_counts_where_only_one_is_right():
+    one = evaluation([0] * 20, [[0.9, 0.1]] * 14 + [[0.1, 0.9]] * 6)
+    other = evaluation([0] * 20, [[0.9, 0.1]] * 10 + [[0.1, 0.9]] * 10)
+    assert rk.mcnemar(one, other) == (4, 0, pytest.approx(0.125))  # 4 of 4: two sides of 1/16
+    assert rk.mcnemar(one, one) == (0, 0, 1.0)
+    with pytest.raises(ValueError, match="not of the same pictures"):
+        rk.mcnemar(one, evaluation([1] * 20, [[0.9, 0.1]] * 20))
+
+
 def test_interval_is_wilsons():
     # Agresti and Coull (1998): of 10 none right gives 0 to 0.2775.
     low, high = rk.wilson_interval(0, 10)

@@ -275,6 +275,18 @@ def test_a_stand_in_is_announced_in_one_line(data_root, full_mode, monkeypatch, 
     )
 
 
+def test_without_leave_nothing_is_downloaded(data_root, full_mode, monkeypatch, capsys):
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", None)
+    data = rk.named_dataset("cifar10", stand_in="digits", download=False)
+    assert data.size == 8
+    assert capsys.readouterr().out == (
+        'Wanted cifar10, but data/cifar10.npz is not there (rk.named_dataset("cifar10") downloads '
+        "it); using digits instead.\n"
+    )
+    with pytest.raises(FileNotFoundError, match="flowers102 is not there"):
+        rk.named_dataset("flowers102", download=False)
+
+
 def test_quick_mode_takes_the_stand_in_and_opens_no_connection(data_root, monkeypatch, capsys):
     data_root.mkdir()
     np.savez(data_root / "cifar10.npz", **some_arrays((32, 32, 3)))
