@@ -58,7 +58,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_package_stays_small():
     lines = {p.stem: code_lines(p) for p in (ROOT / "resnet_kit").glob("*.py")}
-    assert sum(lines.values()) < 3700, lines
+    assert sum(lines.values()) < 3800, lines
 
 
 def test_requirements_hold_all_that_the_package_needs():
