@@ -81,6 +81,7 @@ def extract_features(
     if views < 1:
         raise ValueError(f"views is {views}; expected at least 1")
     device, head = place(model), head_of(model)
+    precision = resolve_precision(device, precision)
     passes = {"train 1": loaders.plain("train")}
     if views > 1:
         passes = {f"train {view}": _View(loaders.train, view) for view in range(1, views + 1)}
@@ -142,7 +143,6 @@ def _before_the_head(
     hook = head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].float().cpu()))
     try:
         with kept_modes(model):
-            precision = resolve_precision(device, precision)
             for _, targets in predict_batches(model, batches, device, precision):
                 labels.append(targets.cpu())
     finally:
