@@ -72,7 +72,9 @@ def new_figure(width: float, height: float, kind: type[Figure] = Plot) -> Figure
 def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figure:
     """Draw loss and accuracy per epoch, train dashed, val solid, the best epoch marked.
 
-    Each row holds `epoch, train_loss, val_loss, train_accuracy, val_accuracy`.
+    Each row holds `epoch, train_loss, val_loss, train_accuracy, val_accuracy`. A val loss that is
+    many times the others, as before BatchNorm's statistics have settled, leaves the plot at its
+    top, and the title says so.
     """
     figure = new_figure(9, 3.2)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -86,6 +88,10 @@ def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figu
         ends = {split: (epochs[-1], values[-1]) for split, values in lines.items()}
         _label_ends(axes, ends, {"train": TRAIN, "val": VAL})
         axes.set(xlabel="epoch", title=name)
+        top = 2 * max(*lines["train"], float(np.median(lines["val"])), lines["val"][-1])
+        if name == "loss" and max(lines["val"]) > 2 * top:
+            axes.set_ylim(top=top)
+            axes.set_title(f"loss; val up to {max(lines['val']):.0f}, beyond the top")
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         if name == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

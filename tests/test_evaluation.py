@@ -182,6 +182,15 @@ def test_figures_show_themselves_once(folder):
     assert mistakes._repr_jpeg_().startswith(b"\xff\xd8") and mistakes._repr_png_ is None
 
 
+def test_a_wild_first_val_loss_does_not_flatten_the_rest():
+    row = {"train_loss": 4.0, "val_loss": 3.0, "train_accuracy": 0.1, "val_accuracy": 0.1}
+    rows = [row | {"epoch": epoch} for epoch in (1, 2, 3)]
+    calm = figures.training_curves(rows).axes[0]
+    assert calm.get_title(loc="left") == "loss" and calm.get_ylim()[1] < 5
+    wild = figures.training_curves([rows[0] | {"val_loss": 784.0}, *rows[1:]]).axes[0]
+    assert wild.get_ylim()[1] == 8 and "val up to 784, beyond" in wild.get_title(loc="left")
+
+
 def test_figures_explain_what_they_cannot_draw():
     right = evaluation([0], [[1.0, 0.0]], files=(Path("a.png"),))
     with pytest.raises(ValueError, match="no mistake to draw"):
