@@ -85,13 +85,13 @@ def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figu
         if name == "accuracy":
             values = [*lines["train"], *lines["val"]]
             axes.set_ylim(max(0, min(values) - 0.08), min(1.02, max(values) + 0.08))
+        title, top = name, 1.5 * max(*lines["train"], lines["val"][-1], np.median(lines["val"]))
+        if name == "loss" and max(lines["val"]) > 2 * top:
+            axes.set_ylim(0, top)
+            title = f"loss; val up to {max(lines['val']):.0f}, beyond the top"
         ends = {split: (epochs[-1], values[-1]) for split, values in lines.items()}
         _label_ends(axes, ends, {"train": TRAIN, "val": VAL})
-        axes.set(xlabel="epoch", title=name)
-        top = 2 * max(*lines["train"], float(np.median(lines["val"])), lines["val"][-1])
-        if name == "loss" and max(lines["val"]) > 2 * top:
-            axes.set_ylim(top=top)
-            axes.set_title(f"loss; val up to {max(lines['val']):.0f}, beyond the top")
+        axes.set(xlabel="epoch", title=title)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         if name == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
