@@ -110,7 +110,7 @@ class Evaluation:
 
     def plot_reliability(self, bins: int = 10):
         """Draw accuracy over confidence; on the grey line a confidence of 80 % is right 80 %."""
-        from .figures import line_plot
+        from .figures import REFERENCE, VAL, line_plot
 
         table = self.reliability(bins)
         lines = {
@@ -120,7 +120,7 @@ class Evaluation:
         error = self.calibration_error(bins)
         return line_plot(
             lines, xlabel="confidence", title=f"accuracy; calibration error {error:.1%}",
-            colors={"as sure as right": "#999999", "model": "#D55E00"},
+            colors={"as sure as right": REFERENCE, "model": VAL},
         )  # fmt: skip
 
     def with_temperature(self, temperature: float) -> "Evaluation":

@@ -172,8 +172,12 @@ def line_plot(
     few = all(len(x) <= 20 for x, _ in lines.values())
     for name, (x, y) in lines.items():
         axes.plot(x, y, "o-" if few else "-", color=colors[name])
-    if "x" not in log and all(isinstance(value, int) for x, _ in lines.values() for value in x):
+    counts = sorted({value for x, _ in lines.values() for value in x})
+    if all(isinstance(value, int) for value in counts):
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+        if "x" in log:  # a few counts: those themselves
+            axes.set_xticks(counts, [f"{count:,}" for count in counts])
+            axes.set_xticks([], minor=True)
     _label_ends(axes, {name: (x[-1], y[-1]) for name, (x, y) in lines.items()}, colors)
     return figure
 

@@ -27,7 +27,7 @@ SMALL, LARGE = 32, 20_000_000  # pixels: of a side, of the whole picture
 LONG = 4  # times as long as wide
 DARK, BRIGHT = 0.06, 0.96  # mean brightness in 0…1
 FLAT = 0.02  # deviation of brightness in 0…1
-BLURRED = 2e-5  # variance of the Laplacian of a picture 256 px wide, in 0…1 squared
+BLURRED = 0.005  # variance of the Laplacian of a picture 256 px wide / variance of brightness
 NEAR_BITS, NEAR_CORRELATION = 12, 0.96  # of 64 bits; of thumbnails 32 x 32
 
 
@@ -65,7 +65,8 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
     if not files:
         raise FileNotFoundError(f"no files below {root}; expected a folder of pictures")
     split_names = {path.name for path in root.iterdir() if path.is_dir()} & set(SPLITS)
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # of large and odd pictures; they are reported here
         looks = pool.map(lambda path: _look(path, root, "train" in split_names), files)
         seen = list(progress_bar(looks, total=len(files), description="inspect", show=progress))
     pairs = _pairs([x for x in seen if x.thumbnail is not None])
@@ -238,9 +239,7 @@ def _look(path: Path, root: Path, has_splits: bool) -> _Seen:
         if not data:
             raise ValueError("the file is empty")
         seen.digest = hashlib.sha256(data).hexdigest()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large and odd pictures; they are reported here
-            _decode(data, seen, problem)
+        _decode(data, seen, problem)
     except Exception as error:  # decoders raise anything
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         problem("unreadable", reason, False)
@@ -286,8 +285,8 @@ def _measure(pixels: np.ndarray, seen: _Seen, problem) -> None:
     scale = 256 / max(grey.shape[1], 1)
     side = 256, max(1, round(grey.shape[0] * scale))
     sharp = cv2.Laplacian(cv2.resize(grey, side, interpolation=cv2.INTER_AREA), cv2.CV_32F).var()
-    if grey.std() >= FLAT and sharp < BLURRED * (grey.std() / 0.2) ** 2 * 10:
-        problem("blurred", f"sharpness {sharp:.1e}")
+    if grey.std() >= FLAT and sharp < BLURRED * grey.var():
+        problem("blurred", f"sharpness {sharp / grey.var():.4f}")
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     seen.thumbnail = (small - small.mean()) / max(float(small.std()), 1e-6)
     seen.bits, seen.mirrored_bits = _hash(small), _hash(small[:, ::-1])

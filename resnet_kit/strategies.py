@@ -60,7 +60,7 @@ class Comparison:
 
         Mean accuracy over the seeds on val and test; of what is reported (test, or val where there
         is no test) the lowest and highest seed, and the 95 % interval `low` to `high` of the first
-        seed's pictures; the mean seconds; and whether it is `tied` with the best of its fraction.
+        seed's pictures; the mean seconds; and whether it is `tied` (on val) with the best.
         """
         import pandas as pd
 
@@ -98,7 +98,7 @@ class Comparison:
         return max(groups, key=lambda name: mean(run.val.accuracy for run in groups[name]))
 
     def tied(self, fraction: float) -> list[str]:
-        """Return the best strategy and those that the pictures cannot tell from it.
+        """Return the best strategy and those that the val pictures cannot tell from it.
 
         Both see the same pictures, so their difference is taken picture by picture, averaged over
         the seeds; a mean within 1.96 standard errors of zero is a tie.
@@ -126,7 +126,7 @@ class Comparison:
         reason = f"best on val ({accuracy[best]:.1%})"
         if cheapest != best:
             reason = (
-                f"not told apart from {best} by these pictures, and it takes "
+                f"not told apart from {best} by the val pictures, and it takes "
                 f"{seconds[cheapest]:.0f} s instead of {seconds[best]:.0f} s"
             )
         others = [name for name in ties if name != cheapest]
@@ -304,7 +304,7 @@ def _scored(data) -> list:
 
 def _differences(ours: list[Run], theirs: list[Run]) -> np.ndarray:
     """Return right minus right per picture: averaged over seeds that have the same pictures."""
-    pairs = [(a.reported, b.reported) for a in ours for b in theirs if a.seed == b.seed]
+    pairs = [(a.val, b.val) for a in ours for b in theirs if a.seed == b.seed]
     gaps = [a.correct.astype(float) - b.correct for a, b in pairs]
     same = all(a.files == pairs[0][0].files for a, _ in pairs)
     return np.mean(gaps, axis=0) if same else np.concatenate(gaps)

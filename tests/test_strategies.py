@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -43,9 +45,9 @@ def test_every_strategy_is_measured_for_each_seed_and_fraction(colors, tiny):
     assert found.recommendation.startswith("With 18 training pictures: ")
     first = found.runs[0]
     assert len(first.test.labels) == 12 and first.test.files[0].parent.parent.name == "eval"
-    assert "test accuracy in %" in found.plot().axes[0].get_title(loc="left") + (
-        found.plot().axes[0].get_title()
-    )
+    axes = found.plot().axes[0]
+    assert axes.get_title(loc="left") == "test accuracy in %"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "18"]
 
 
 def test_features_are_computed_once_and_are_those_of_each_picture(colors, tiny, monkeypatch):
@@ -93,11 +95,20 @@ def test_a_tie_goes_to_the_cheapest_and_says_so():
     )
     assert found.best(1.0) == "dear" and found.tied(1.0) == ["cheap", "dear"]
     assert found.recommendation == (
-        "With 100 training pictures: cheap, not told apart from dear by these pictures, and it "
+        "With 100 training pictures: cheap, not told apart from dear by the val pictures, and it "
         "takes 1 s instead of 3 s. Tied with it: dear."
     )
     alone = Comparison(runs_of(good=[1] * 90 + [0] * 10, bad=[1] * 40 + [0] * 60), True)
     assert alone.recommendation == "With 100 training pictures: good, best on val (90.0%)."
+
+
+def test_val_chooses_and_test_only_reports():
+    runs = runs_of(cheap=[1] * 60 + [0] * 40, dear=[1] * 90 + [0] * 10)
+    on_test = evaluation([1] * 75 + [0] * 25)
+    runs = tuple(replace(run, test=on_test) for run in runs)  # equal on test
+    found = Comparison(runs, True)
+    assert found.tied(1.0) == ["dear"] and ": dear, best on val" in found.recommendation
+    assert found.to_frame()["test"].tolist() == [0.75, 0.75]
 
 
 def test_differences_are_taken_picture_by_picture():
