@@ -1,89 +1,28 @@
 """The training loop: `train_and_eval` trains a module on a loader and keeps the best weights."""
 
-import math
-import signal
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from itertools import islice
 from numbers import Integral
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .checkpoints import fit_weights, load_state, save_state, save_weights
-from .evaluation import check_labels, checked_logits, predict_batches
+from .epochs import one_epoch
 from .history import History
+from .resume import restore, save
 from .settings import (
-    arithmetic,
     keep_freed_memory,
     mixed_seed,
     own_random_numbers,
     place,
     progress_bar,
     resolve_precision,
-    seed_everything,
-    short_path,
 )
-from .transfer import train_mode
-
-
-class _Interrupts:
-    """Hears every Ctrl-C: Python drops one that comes in a destructor or while a worker starts."""
-
-    def __init__(self):
-        self.pressed, self.before = False, None
-
-    def __enter__(self):
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self.before = signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def _press(self, number, frame) -> None:
-        self.pressed = True
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raise the KeyboardInterrupt that was dropped before, if there was one."""
-        if self.pressed:
-            raise KeyboardInterrupt
-
-    def __exit__(self, *error) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-
-
-@dataclass
-class _Run:
-    """The objects of one training; `settings` are the numbers that a resumed run must share."""
-
-    model: nn.Module
-    criterion: nn.Module
-    optimizer: Optimizer
-    scheduler: LRScheduler | None
-    scaler: torch.amp.GradScaler
-    device: torch.device
-    settings: dict
-    memory_format: torch.memory_format | None
-    forward: Callable[[Tensor], Tensor]
-    averaged: AveragedModel | None
-    interrupts: _Interrupts
-    history: History = field(default_factory=History)
-    best: dict[str, Tensor] | None = None
-
-    @property
-    def scored(self) -> nn.Module:
-        """The module that is validated and kept: the model, or its running average."""
-        return self.averaged.module if self.averaged else self.model
+from .training_run import Interrupts, TrainingRun, average_of, memory_format
 
 
 def train_and_eval(
@@ -154,9 +93,9 @@ def train_and_eval(
     }
     folder = None if checkpoint is None else Path(checkpoint)
     wanted = None if precision == "fp32" else torch.channels_last
-    randomness, memory = own_random_numbers(mixed_seed(seed), device), _memory_format(model, wanted)
-    with randomness, memory, _Interrupts() as interrupts:
-        run = _Run(
+    randomness, memory = own_random_numbers(mixed_seed(seed), device), memory_format(model, wanted)
+    with randomness, memory, Interrupts() as interrupts:
+        run = TrainingRun(
             model,
             criterion.to(device) if isinstance(criterion, nn.Module) else criterion,
             optimizer,
@@ -166,11 +105,11 @@ def train_and_eval(
             settings,
             wanted,
             torch.compile(model) if compile else model,
-            _average_of(model, average),
+            average_of(model, average),
             interrupts,
         )
         optimizer.zero_grad(set_to_none=True)  # gradients of an earlier cell
-        _restore(run, folder, resume)
+        restore(run, folder, resume)
         history, steps = run.history, _length(train_loader)
         total = epochs * steps if steps else None
         with progress_bar(total=total, show=progress) as bar, _keeping_the_best(run):
@@ -179,18 +118,18 @@ def train_and_eval(
                 if _out_of_patience(history, patience):
                     history.stopped = "patience"
                     break
-                if not _one_epoch(run, epoch, train_loader, val_loader, bar):
+                if not one_epoch(run, epoch, train_loader, val_loader, bar):
                     history.stopped = "non-finite"
                     break
                 if folder is not None:
-                    _save(run, folder, checkpoint_every)
+                    save(run, folder, checkpoint_every)
                 if on_epoch_end is not None:
                     on_epoch_end(history)
     return history
 
 
 @contextmanager
-def _keeping_the_best(run: _Run):
+def _keeping_the_best(run: TrainingRun):
     """Whatever ends the block, put the best weights so far into the model; Ctrl-C just ends it."""
     history = run.history
     try:
@@ -224,242 +163,6 @@ def _what_is_kept(history: History) -> str:
         f"after {len(history.rows)} epochs; the model holds the best weights so far, "
         f"of epoch {history.best_epoch} with val accuracy {history.best_accuracy:.1%}."
     )
-
-
-def _one_epoch(run: _Run, epoch: int, train_loader, val_loader, bar) -> bool:
-    """Train and validate once and add a row to the history; False if the loss is not finite."""
-    start = time.perf_counter()
-    _seed_epoch(run.settings["seed"], epoch, train_loader, val_loader)
-    bar.set_description(f"epoch {epoch}")
-    train_loss, train_accuracy = _train(run, train_loader, bar)
-    if not math.isfinite(train_loss):
-        return False
-    lr = float(run.optimizer.param_groups[0]["lr"])
-    val_loss, val_accuracy = _validate(run, val_loader)
-    if not math.isfinite(val_loss):  # the last step can break weights that gave a finite loss
-        return False
-    if run.scheduler is not None and run.settings["scheduler_every"] == "epoch":
-        metric = [val_loss] if isinstance(run.scheduler, ReduceLROnPlateau) else []
-        run.scheduler.step(*metric)
-    row = {
-        "epoch": epoch,
-        "train_loss": train_loss,
-        "val_loss": val_loss,
-        "train_accuracy": train_accuracy,
-        "val_accuracy": val_accuracy,
-        "lr": lr,
-        "seconds": time.perf_counter() - start,
-    }
-    if run.history.is_better(val_accuracy):
-        # A copy: state_dict() returns the live tensors, which the next step overwrites.
-        run.best = {name: t.detach().clone() for name, t in run.scored.state_dict().items()}
-    run.history.add(row)
-    return True
-
-
-def _seed_epoch(seed: int, epoch: int, *loaders) -> None:
-    """Make an epoch's random numbers depend on (seed, epoch) alone: a resumed run has the same."""
-    seed_everything(mixed_seed(seed, epoch))
-    for loader in loaders:
-        sampler = getattr(loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        for owner in {id(o): o for o in (loader, sampler)}.values():
-            if isinstance(getattr(owner, "generator", None), torch.Generator):
-                owner.generator.manual_seed(mixed_seed(seed, epoch))
-
-
-class _Meter:
-    """Sums of loss and correct predictions; they stay on the device until they are read."""
-
-    def __init__(self, device: torch.device):
-        self.loss = torch.zeros((), device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.seen = 0
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        targets = labels.argmax(1) if labels.ndim == 2 else labels  # mixed pictures: shares (N, K)
-        self.loss += loss.detach() * len(labels)
-        self.correct += (logits.argmax(1) == targets).sum()
-        self.seen += len(labels)
-
-    def read(self) -> tuple[float, float]:
-        """Return mean loss and accuracy per picture; a GPU has to wait here."""
-        if not self.seen:
-            raise ValueError("the loader is empty; expected at least one batch of (inputs, labels)")
-        return self.loss.item() / self.seen, self.correct.item() / self.seen
-
-
-def _train(run: _Run, loader, bar) -> tuple[float, float]:
-    train_mode(run.model)
-    meter, shown = _Meter(run.device), time.perf_counter()
-    for batches in _groups(loader, run.settings["accumulate"]):
-        _optimizer_step(run, batches, meter)
-        run.interrupts.check()
-        bar.update(len(batches))
-        if not bar.disable and time.perf_counter() - shown > 0.25:
-            loss, accuracy = meter.read()
-            bar.set_postfix_str(f"loss {loss:.3f}, train {accuracy:.1%}{_best_so_far(run.history)}")
-            shown = time.perf_counter()
-    return meter.read()
-
-
-def _best_so_far(history: History) -> str:
-    if history.best_epoch is None:
-        return ""
-    return f", best val {history.best_accuracy:.1%} in epoch {history.best_epoch}"
-
-
-def _groups(loader, size: int) -> Iterator[list]:
-    batches = iter(loader)
-    while group := list(islice(batches, size)):
-        yield group
-
-
-def _optimizer_step(run: _Run, batches: list, meter: _Meter) -> None:
-    pictures = sum(len(labels) for _, labels in batches)
-    for inputs, labels in batches:
-        inputs = inputs.to(run.device, non_blocking=True)
-        if inputs.ndim == 4 and run.memory_format is not None:
-            inputs = inputs.contiguous(memory_format=run.memory_format)
-        with arithmetic(run.device, run.settings["precision"]):
-            logits = checked_logits(run.forward, inputs)
-            check_labels(labels, logits)
-            labels = labels.to(run.device, non_blocking=True)
-            loss = run.criterion(logits, labels)
-        run.scaler.scale(loss * (len(labels) / pictures)).backward()
-        meter.add(loss, logits, labels)
-    if run.settings["clip_norm"] is not None:
-        run.scaler.unscale_(run.optimizer)
-        nn.utils.clip_grad_norm_(run.model.parameters(), run.settings["clip_norm"])
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
-    if run.averaged is not None:
-        run.averaged.update_parameters(run.model)
-    if run.scheduler is not None and run.settings["scheduler_every"] == "step":
-        run.scheduler.step()
-
-
-def _validate(run: _Run, loader) -> tuple[float, float]:
-    meter = _Meter(run.device)
-    for logits, labels in predict_batches(
-        run.scored, loader, run.device, run.settings["precision"]
-    ):
-        meter.add(run.criterion(logits, labels), logits, labels)
-        run.interrupts.check()
-    return meter.read()
-
-
-def _average_of(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-@contextmanager
-def _memory_format(model: nn.Module, wanted: torch.memory_format | None):
-    """Hold convolution weights in this format inside, and give them their strides back after."""
-    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 4]
-    strides = [tensor.stride() for tensor in tensors]
-    if wanted is not None:
-        for tensor in tensors:
-            tensor.data = tensor.data.contiguous(memory_format=wanted)
-    try:
-        yield
-    finally:
-        for tensor, stride in zip(tensors, strides, strict=True):
-            if tensor.stride() != stride:
-                restored = torch.empty_strided(
-                    tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
-                )
-                tensor.data = restored.copy_(tensor.data)
-
-
-def _save(run: _Run, folder: Path, every: int | None) -> None:
-    """Write the files of the epoch that just ended: weights first, the resume state last."""
-    row = run.history.rows[-1]
-    about = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
-    if row["epoch"] == run.history.best_epoch:
-        save_weights(run.best, folder / "best.safetensors", metadata=about)
-    if every is not None and row["epoch"] % every == 0:
-        name = f"epoch_{row['epoch']:04d}.safetensors"
-        save_weights(run.scored, folder / name, metadata=about)
-    state = {
-        "settings": run.settings,
-        "history": asdict(run.history),
-        "model": _contiguous(run.model.state_dict()),
-        "best": _contiguous(run.best),
-        "averaged": _contiguous(run.averaged.state_dict()) if run.averaged else None,
-        "optimizer": run.optimizer.state_dict(),
-        "scheduler": run.scheduler.state_dict() if run.scheduler else None,
-        "scaler": run.scaler.state_dict(),
-    }
-    save_state(_plain(state), folder / "last.pt")
-
-
-def _plain(state):
-    """Return nested dicts and lists with NumPy's numbers as Python's, which load without code."""
-    if type(state) is dict:  # a Counter, say, is left as it is
-        return {key: _plain(value) for key, value in state.items()}
-    if type(state) in (list, tuple):
-        return type(state)(map(_plain, state))
-    return state.item() if isinstance(state, np.generic) else state
-
-
-def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in state.items()}
-
-
-def _restore(run: _Run, folder: Path | None, resume: bool) -> None:
-    """Put the state of `last.pt` into the run's objects; refuse to write over a run by accident."""
-    if folder is None:
-        return
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"checkpoint {folder} is a file; expected a folder, or a new name")
-    folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after the first epoch
-    path = folder / "last.pt"
-    if not path.is_file():
-        if resume:
-            print(f"Nothing to resume in {short_path(folder)}: starting at epoch 1.")
-        return
-    state = load_state(path)
-    done = len(state["history"]["rows"])
-    if not resume:
-        raise FileExistsError(
-            f"{short_path(folder)} holds a training of {done} epochs; resume=True goes on with it, "
-            "another folder starts a new one"
-        )
-    changed = [
-        f"{name} was {state['settings'].get(name)!r}, is {value!r}"
-        for name, value in run.settings.items()
-        if state["settings"].get(name) != value
-    ]
-    if changed or (state["scheduler"] is None) != (run.scheduler is None):
-        raise ValueError(
-            f"this is not the training in {short_path(folder)}: "
-            f"{'; '.join(changed) or 'only one of them has a scheduler'}; resume with the same "
-            "arguments, or start a new one in another folder"
-        )
-    _load_run(run, state, str(path))
-
-
-def _load_run(run: _Run, state: dict, origin: str) -> None:
-    fit_weights(run.model, state["model"], origin)
-    if run.averaged is not None:
-        run.averaged.load_state_dict(state["averaged"])
-    try:
-        run.optimizer.load_state_dict(state["optimizer"])
-    except ValueError as error:
-        raise ValueError(
-            f"the optimizer in {origin} has other parameter groups ({error}); "
-            "freeze and unfreeze as in the first run, then build the optimizer"
-        ) from error
-    if run.scheduler is not None:
-        run.scheduler.load_state_dict(state["scheduler"])
-    run.scaler.load_state_dict(state["scaler"])
-    run.best = {name: tensor.to(run.device) for name, tensor in state["best"].items()}
-    run.history = History(**state["history"])
 
 
 def _length(loader) -> int | None:

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"settings", "figures", "checkpoints", "resnets"},
     {"images", "photos", "transfer", "drawn", "history", "results"},
-    {"loaders", "evaluation"},
-    {"batches"},
+    {"loaders", "evaluation", "training_run"},
+    {"batches", "epochs", "resume"},
     {"datasets", "training"},
     {"features", "inspection", "lr_search"},
     {"classifier", "strategies", "checkup"},

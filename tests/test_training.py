@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader, write_picture
-from resnet_kit import training
+from resnet_kit import epochs, training
 from resnet_kit.checkpoints import load_state
 
 
@@ -302,13 +302,13 @@ def test_no_tensor_is_read_during_the_steps(monkeypatch):
 
 
 def test_a_bar_reads_at_most_four_times_a_second(monkeypatch):
-    reads, original = [], training._Meter.read
+    reads, original = [], epochs._Meter.read
 
     def bar(total, show):
         return tqdm(total=total, file=io.StringIO(), disable=False)
 
     monkeypatch.setattr(training, "progress_bar", bar)
-    monkeypatch.setattr(training._Meter, "read", lambda self: reads.append(1) or original(self))
+    monkeypatch.setattr(epochs._Meter, "read", lambda self: reads.append(1) or original(self))
 
     class Slow:
         def __iter__(self):
