@@ -15,8 +15,8 @@ from PIL import Image
 
 from .checkpoints import atomic_file
 from .images import SUFFIXES, rgb_pixels
-from .loaders import VAL_NAMES
 from .settings import cpu_count, progress_bar, short_path
+from .splits import VAL_NAMES
 
 SPLITS = ("train", *VAL_NAMES, "test")
 FORMATS = {  # the suffixes that go with what Pillow finds in a file

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"settings", "figures", "checkpoints", "resnets"},
     {"images", "photos", "transfer", "drawn", "history", "results"},
+    {"splits"},
     {"loaders", "evaluation", "training_run"},
     {"batches", "epochs", "resume"},
     {"datasets", "training"},
