@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import resnet_kit as rk
-from resnet_kit.batches import ColorJitter, Crop, Flip
+from resnet_kit.augmentations import ColorJitter, Crop, Flip
 from resnet_kit.resnets import cifar_resnet
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"

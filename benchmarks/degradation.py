@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import resnet_kit as rk
-from resnet_kit.batches import Crop, Flip
+from resnet_kit.augmentations import Crop, Flip
 from resnet_kit.resnets import cifar_resnet
 
 VAL = 5000  # pictures

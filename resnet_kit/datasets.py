@@ -10,7 +10,8 @@ from zipfile import BadZipFile
 import numpy as np
 import torchvision.datasets
 
-from .batches import Crop, array_loaders
+from .augmentations import Crop
+from .batches import array_loaders
 from .checkpoints import atomic_file
 from .drawn import FLOWERS, THINGS, VERSION, draw_arrays, draw_folder
 from .images import picture_files

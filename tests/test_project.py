@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"settings", "figures", "checkpoints", "resnets"},
+    {"settings", "figures", "checkpoints", "resnets", "augmentations"},
     {"images", "photos", "transfer", "drawn", "history", "results"},
     {"splits"},
     {"loaders", "evaluation", "training_run"},
