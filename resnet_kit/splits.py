@@ -8,6 +8,7 @@ from .images import picture_files
 from .settings import mixed_seed
 
 VAL_NAMES = ("val", "eval", "valid", "validation")
+SPLITS = ("train", *VAL_NAMES, "test")
 
 
 @dataclass(frozen=True)
