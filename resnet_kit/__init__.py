@@ -10,7 +10,8 @@ import importlib
 
 from .batches import TransformedLoader, array_loaders
 from .checkpoints import load_weights, read_weights, save_weights
-from .classifier import Classifier, load_classifier, save_classifier
+from .classifier import Classifier
+from .classifier_file import load_classifier, save_classifier
 from .evaluation import Evaluation, evaluate, mcnemar, wilson_interval
 from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
 from .history import History

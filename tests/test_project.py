@@ -15,8 +15,8 @@ FLOORS = [
     {"loaders", "evaluation", "training_run", "file_checks"},
     {"batches", "epochs", "resume", "duplicates"},
     {"datasets", "training"},
-    {"features", "inspection", "lr_search"},
-    {"classifier", "strategies", "checkup"},
+    {"features", "inspection", "lr_search", "classifier"},
+    {"classifier_file", "strategies", "checkup"},
     {"__init__"},
 ]
 FLOORS_OF_DRAWN = [
