@@ -12,6 +12,7 @@ from .batches import TransformedLoader, array_loaders
 from .checkpoints import load_weights, read_weights, save_weights
 from .classifier import Classifier
 from .classifier_file import load_classifier, save_classifier
+from .comparison import Comparison
 from .evaluation import Evaluation, evaluate, mcnemar, wilson_interval
 from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
 from .history import History
@@ -28,7 +29,7 @@ from .settings import (
     quick_mode,
     seed_everything,
 )
-from .strategies import Comparison, compare_strategies
+from .strategies import compare_strategies
 from .training import train_and_eval
 from .transfer import (
     Weights,

@@ -13,7 +13,7 @@ FLOORS = [
     {"images", "photos", "transfer", "drawn", "history", "results"},
     {"splits"},
     {"loaders", "evaluation", "training_run", "file_checks"},
-    {"batches", "epochs", "resume", "duplicates"},
+    {"batches", "epochs", "resume", "duplicates", "comparison"},
     {"datasets", "training"},
     {"features", "inspection", "lr_search", "classifier"},
     {"classifier_file", "strategies", "checkup"},
