@@ -48,7 +48,7 @@ __version__ = "0.1.0"
 
 # Names that need matplotlib or OpenCV, which are imported when they are first used (PEP 562).
 _LATER = {
-    "cat_dog_ants_bees": "datasets",
+    "cat_dog_ants_bees": "animals",
     "doctor": "checkup",
     "line_plot": "figures",
     "named_dataset": "datasets",

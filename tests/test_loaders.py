@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit import loaders as module
-from resnet_kit.datasets import COUNTS
+from resnet_kit.animals import COUNTS
 from resnet_kit.settings import prepare_worker
 
 

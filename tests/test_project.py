@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"settings", "figures", "checkpoints", "resnets", "augmentations"},
     {"images", "photos", "transfer", "drawn", "history", "results"},
-    {"splits"},
+    {"splits", "animals"},
     {"loaders", "evaluation", "training_run", "file_checks"},
     {"batches", "epochs", "resume", "duplicates", "comparison"},
     {"datasets", "training"},
