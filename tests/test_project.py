@@ -21,7 +21,7 @@ FLOORS = [
 ]
 FLOORS_OF_DRAWN = [
     {"settings"},
-    {"outlines"},
+    {"outlines", "paints"},
     {"pen"},
     {"backgrounds"},
     {"pets", "insects", "things", "flowers"},

@@ -4,10 +4,10 @@ Every picture is a scene: a background, a ground shadow, the subject, now and th
 front of it, and a camera with its light, blur and noise. All classes share the same backgrounds,
 coats, colours and sizes, so only the shape of the subject tells them apart.
 
-One module for each kind of thing in it: `outlines` (plain arrays of points), `pen` (paints an
-outline as a softly lit body), `backgrounds`, `pets`, `insects`, `things`, `flowers`. This file
-has the three functions for users, `draw`, `draw_arrays` and `draw_folder`, then the scene and the
-camera.
+One module for each kind of thing in it: `outlines` (plain arrays of points), `paints` (palettes
+and textures), `pen` (paints an outline as a softly lit body), `backgrounds`, `pets`, `insects`,
+`things`, `flowers`. This file has the three functions for users, `draw`, `draw_arrays` and
+`draw_folder`, then the scene and the camera.
 
 Units: the short side of the picture is 1, the origin is its centre, y points down.
 """
@@ -25,19 +25,8 @@ from ..settings import cpu_count, progress_bar
 from . import flowers, insects, pets, things
 from .backgrounds import BACKGROUNDS, leaf, oddment
 from .outlines import ellipse, limb
-from .pen import (
-    BLACK,
-    NATURAL,
-    TILE_UNIT,
-    Light,
-    Pen,
-    Rng,
-    Swatch,
-    half_size,
-    mix,
-    somewhere,
-    tint,
-)
+from .paints import BLACK, NATURAL, TILE_UNIT, Rng, Swatch, mix, tint
+from .pen import Light, Pen, half_size, somewhere
 
 ANIMALS = ("cat", "dog", "ants", "bees")
 THINGS = (

@@ -9,21 +9,8 @@ import cv2
 import numpy as np
 
 from .outlines import circle, curve, ellipse, limb, mirrored, rectangle, smooth, turned
-from .pen import (
-    BLACK,
-    BRIGHT,
-    COATS,
-    NATURAL,
-    WHITE,
-    Colour,
-    Pen,
-    Rng,
-    Swatch,
-    half_size,
-    mix,
-    somewhere,
-    tint,
-)
+from .paints import BLACK, BRIGHT, COATS, NATURAL, WHITE, Colour, Rng, Swatch, mix, tint
+from .pen import Pen, half_size, somewhere
 
 RIBS = [np.array([(0, y), (0.75 * side, y - 0.16)]) for y in (-0.2, -0.4, -0.6) for side in (-1, 1)]
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from .backgrounds import leaf
 from .outlines import ellipse, limb, mirrored, smooth, turned
-from .pen import BLACK, BRIGHT, NATURAL, WHITE, Pen, Rng, mix, somewhere, tint
+from .paints import BLACK, BRIGHT, NATURAL, WHITE, Rng, mix, tint
+from .pen import Pen, somewhere
 
 PETALS = (4, 5, 8, 13)
 # The right half of a petal that is 1 long and 2 wide, from its tip down to the disc.

@@ -7,7 +7,8 @@ import numpy as np
 
 from .backgrounds import bloom, leaf
 from .outlines import circle, curve, ellipse, limb, smooth
-from .pen import BLACK, NATURAL, WHITE, Colour, Pen, Rng, mix, somewhere, tint
+from .paints import BLACK, NATURAL, WHITE, Colour, Rng, mix, tint
+from .pen import Pen, somewhere
 
 SHELLS = ((30, 24, 24), (92, 44, 26), (150, 70, 30), (196, 136, 52), (60, 40, 30), (216, 170, 70))
 

@@ -8,21 +8,8 @@ import numpy as np
 
 from .backgrounds import mottle
 from .outlines import Points, curve, ellipse, limb, mirrored, moved, smooth
-from .pen import (
-    BLACK,
-    COATS,
-    ROUND_EYE,
-    WHITE,
-    Colour,
-    Paint,
-    Pen,
-    Rng,
-    Swatch,
-    eye,
-    mix,
-    somewhere,
-    tint,
-)
+from .paints import BLACK, COATS, WHITE, Colour, Rng, Swatch, mix, tint
+from .pen import ROUND_EYE, Paint, Pen, eye, somewhere
 
 PINK = (206, 140, 132)
 EYES = ((150, 170, 70), (206, 160, 50), (110, 156, 180), (150, 92, 40), (92, 54, 30))

@@ -7,21 +7,8 @@ import numpy as np
 
 from .backgrounds import bloom, leaf
 from .outlines import curve, ellipse, limb, moved, rectangle, smooth
-from .pen import (
-    BLACK,
-    BRIGHT,
-    COATS,
-    NATURAL,
-    ROUND_EYE,
-    WHITE,
-    Colour,
-    Pen,
-    Rng,
-    eye,
-    mix,
-    somewhere,
-    tint,
-)
+from .paints import BLACK, BRIGHT, COATS, NATURAL, WHITE, Colour, Rng, mix, tint
+from .pen import ROUND_EYE, Pen, eye, somewhere
 
 
 def _placed(pen: Pen, rng: Rng) -> Pen:
