@@ -25,6 +25,7 @@ FLOORS_OF_DRAWN = [
     {"pen"},
     {"backgrounds"},
     {"pets", "insects", "things", "flowers"},
+    {"cats", "dogs"},
     {"__init__"},
 ]
 MODULES = [path for folder in ("", "drawn") for path in (ROOT / "resnet_kit" / folder).glob("*.py")]

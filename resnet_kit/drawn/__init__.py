@@ -5,9 +5,9 @@ front of it, and a camera with its light, blur and noise. All classes share the 
 coats, colours and sizes, so only the shape of the subject tells them apart.
 
 One module for each kind of thing in it: `outlines` (plain arrays of points), `paints` (palettes
-and textures), `pen` (paints an outline as a softly lit body), `backgrounds`, `pets`, `insects`,
-`things`, `flowers`. This file has the three functions for users, `draw`, `draw_arrays` and
-`draw_folder`, then the scene and the camera.
+and textures), `pen` (paints an outline as a softly lit body), `backgrounds`, `pets` (what `cats`
+and `dogs` share), `insects`, `things`, `flowers`. This file has the three functions for users,
+`draw`, `draw_arrays` and `draw_folder`, then the scene and the camera.
 
 Units: the short side of the picture is 1, the origin is its centre, y points down.
 """
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from ..settings import cpu_count, progress_bar
-from . import flowers, insects, pets, things
+from . import cats, dogs, flowers, insects, things
 from .backgrounds import BACKGROUNDS, leaf, oddment
 from .outlines import ellipse, limb
 from .paints import BLACK, NATURAL, TILE_UNIT, Rng, Swatch, mix, tint
@@ -45,8 +45,8 @@ FLOWERS = tuple(flowers.KINDS)
 VERSION = 1  # raised whenever the pictures change, so that stale folders are drawn again
 
 SUBJECTS: dict[str, Callable[[Pen, Rng], None]] = {
-    "cat": pets.cat,
-    "dog": pets.dog,
+    "cat": cats.cat,
+    "dog": dogs.dog,
     "ants": insects.ants,
     "bees": insects.bees,
     **{name: getattr(things, name) for name in THINGS},

@@ -1,4 +1,4 @@
-"""Cats and dogs: coats, heads, bodies in four poses, and portraits."""
+"""What cats and dogs share: coats, bodies in four poses, and portraits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,10 @@ import numpy as np
 from .backgrounds import mottle
 from .outlines import Points, curve, ellipse, limb, mirrored, moved, smooth
 from .paints import BLACK, COATS, WHITE, Colour, Rng, Swatch, mix, tint
-from .pen import ROUND_EYE, Paint, Pen, eye, somewhere
+from .pen import Paint, Pen, somewhere
 
 PINK = (206, 140, 132)
 EYES = ((150, 170, 70), (206, 160, 50), (110, 156, 180), (150, 92, 40), (92, 54, 30))
-CAT_EYE = smooth([(-1, 0.2), (-0.4, -0.62), (0.35, -0.75), (1, -0.3), (0.45, 0.6), (-0.35, 0.68)])
 
 
 @dataclass(frozen=True)
@@ -47,61 +46,14 @@ def _coat(pen: Pen, rng: Rng) -> Coat:
     return Coat(fur, base, mark, pale, nose, rng.uniform(0.02, 0.09))
 
 
-def _furry(
+def furry(
     pen: Pen, rng: Rng, coat: Coat, outline: Points, *, fluff: float = 1, dim: float = 0
 ) -> None:
     """A body covered with the coat, hair standing out all around."""
     pen.fill(pen.tufted(outline, rng, coat.fluff * fluff), coat.fur, dim=dim)
 
 
-def _cat_head(pen: Pen, rng: Rng, coat: Coat, yaw: float, pitch: float) -> None:
-    """A cat's face: pointed ears, slit pupils, a small muzzle and whiskers. Radius about 1."""
-    _cat_ears(pen, rng, coat, yaw)
-    wide = rng.uniform(0.9, 1.02)
-    skull = [(0, -0.8), (0.5, -0.72), (0.86, -0.3), (wide, 0.2), (0.6, 0.62), (0, 0.8)]
-    _furry(pen, rng, coat, smooth(mirrored(skull)))
-    for x in (-0.2, 0, 0.2):
-        mark = [(x * 1.3, -0.74), (x * 0.8 + yaw * 0.2, -0.42)]
-        pen.line(moved(mark, 0, pitch * 0.3), 0.05, coat.mark)
-    x, y = yaw * 0.45, 0.34 + pitch * 0.4
-    for side in (-1, 1):
-        pen.fill(ellipse(x + side * 0.18, y, 0.25, 0.2, side * 12), coat.pale, relief=0.8)
-    pen.fill(ellipse(x, y + 0.22, 0.17, 0.12), coat.pale, relief=0.6)
-    iris, slit = tint(rng, EYES, 8), rng.uniform(0.12, 0.4)
-    size = rng.uniform(0.2, 0.26)
-    for side in (-1, 1):
-        place = pen.at(x * 0.8 + side * 0.42, -0.1 + pitch * 0.4, size, turn=-side * 4)
-        eye(place, CAT_EYE * (side * (1 - side * yaw * 0.3), 1), iris, (slit, 0.66))
-    _muzzle_lines(pen, x * 1.08, y - 0.1, 0.14, coat)
-    _whiskers(pen, rng, coat, x, y)
-
-
-def _cat_ears(pen: Pen, rng: Rng, coat: Coat, yaw: float) -> None:
-    """Two pointed ears, pink inside."""
-    tip = rng.uniform(1.15, 1.4)
-    flap = [(0.14, -0.6), (0.3, -0.92), (0.66, -tip), (0.86, -0.95), (0.93, -0.25)]
-    for side in (-1, 1):
-        reach = side * (1 - side * yaw * 0.25)
-        outline = smooth(np.array(flap) * (reach, 1), 4)
-        _furry(pen, rng, coat, outline, fluff=0.5)
-        centre = moved(outline.mean(0), 0, 0.08)
-        pen.fill((outline - centre) * 0.6 + centre, mix(PINK, coat.base, 0.4), relief=0.6)
-
-
-def _whiskers(pen: Pen, rng: Rng, coat: Coat, x: float, y: float) -> None:
-    """Four hairs on each side of a muzzle at (x, y), pale before a dark coat and the reverse."""
-    droops, hairs = rng.normal(0, 0.06, (2, 4)), []
-    for side, row in zip((-1, 1), droops, strict=True):
-        for k, droop in enumerate(row):
-            start = (x + side * 0.26, y - 0.04 + 0.05 * k)
-            end = (x + side * 1.15, y - 0.24 + 0.17 * k + droop)
-            middle = (x + side * 0.7, (start[1] + end[1]) / 2 - 0.05)
-            hairs.append(curve([start, middle, end], 4))
-    dark = sum(coat.base) < 560
-    pen.line(hairs, 0.012, mix(coat.pale, WHITE, 0.8) if dark else mix(coat.base, BLACK, 0.5))
-
-
-def _muzzle_lines(pen: Pen, x: float, y: float, size: float, coat: Coat) -> None:
+def muzzle_lines(pen: Pen, x: float, y: float, size: float, coat: Coat) -> None:
     """The nose with its shine, and the mouth below it."""
     dark = mix(BLACK, coat.base, 0.2)
     for side in (-1, 1):
@@ -114,66 +66,6 @@ def _muzzle_lines(pen: Pen, x: float, y: float, size: float, coat: Coat) -> None
         pen.line(curve(lip, 4), 0.14 * size + 0.012, dark)
     tip = [(0, -0.5), (0.75, -0.5), (0.95, -0.1), (0.4, 0.5), (0, 0.65)]
     pen.fill(smooth(mirrored(tip), 4) * size + (x, y), coat.nose, gloss=0.5)
-
-
-def _dog_head(pen: Pen, rng: Rng, coat: Coat, yaw: float, pitch: float) -> None:
-    """A dog's face: floppy or pricked ears and a long muzzle with a large nose. Radius about 1."""
-    pricked = rng.random() < 0.22
-    ear_dim = rng.uniform(0, 0.45)
-    wide, long = rng.uniform(0.66, 0.82), rng.uniform(0.85, 1.1)
-    if pricked:
-        _dog_ears(pen, rng, coat, ear_dim, yaw, pricked)
-    skull = [(0, -0.82), (0.42, -0.78), (wide, -0.36), (wide * 0.98, 0.12), (0.5, 0.6), (0, long)]
-    _furry(pen, rng, coat, smooth(mirrored(skull)))
-    if not pricked:
-        _dog_ears(pen, rng, coat, ear_dim, yaw, pricked)
-    x, y = yaw * 0.8, 0.42 + pitch * 0.5
-    if rng.random() < 0.4:
-        blaze = [(0, -0.75), (0.1, -0.4), (0.16, 0), (0.34, 0.3), (0, 0.5)]
-        blaze = moved(smooth(mirrored(blaze)), x * 0.6, 0)
-        pen.veil(blaze, coat.pale, 0.85, soft=0.03)
-    if rng.random() < 0.65:
-        pen.fill(ellipse(x, y + 0.36, 0.26, 0.2), mix(BLACK, PINK, 0.25))
-        tongue = [(0, 0.3), (0.16, 0.34), (0.17, 0.62), (0, 0.8)]
-        tongue = moved(smooth(mirrored(tongue), 4), x, y)
-        pen.fill(tongue, mix(PINK, (220, 90, 90), 0.5), gloss=0.2)
-    _snout(pen, rng, coat, x, y)
-    iris, size = tint(rng, EYES[1:2] + EYES[3:] * 2, 8), rng.uniform(0.12, 0.16)
-    for side in (-1, 1):
-        place = pen.at(yaw * 0.4 + side * 0.34, -0.2 + pitch * 0.4, size)
-        eye(place, ROUND_EYE, iris, (0.7, 0.74))
-        brow = ellipse(yaw * 0.4 + side * 0.32, -0.42 + pitch * 0.4, 0.13, 0.06, side * 15)
-        pen.veil(brow, coat.pale, 0.5, soft=0.03)
-    _muzzle_lines(pen, x * 1.12, y - 0.17, 0.23, coat)
-
-
-def _snout(pen: Pen, rng: Rng, coat: Coat, x: float, y: float) -> None:
-    """The long muzzle of a dog, often paler or darker than the coat."""
-    colour = coat.pale if rng.random() < 0.6 else mix(coat.base, BLACK, rng.uniform(0.1, 0.6))
-    half = [(0, -0.46), (0.28, -0.37), (0.48, 0.02), (0.46, 0.3), (0.22, 0.43), (0, 0.39)]
-    outline = pen.tufted(moved(smooth(mirrored(half)), x, y), rng, coat.fluff * 0.4)
-    pen.fill(outline, coat.fur)
-    pen.veil(outline, colour, 0.8)
-    pen.fill(outline, None)
-
-
-def _dog_ears(pen: Pen, rng: Rng, coat: Coat, dim: float, yaw: float, pricked: bool) -> None:
-    """Two ears: pricked and wide apart, or folded down beside the cheeks."""
-    hang, out = rng.uniform(0.2, 0.75), rng.uniform(0.95, 1.2)
-    for side in (-1, 1):
-        reach = side * (1 - side * yaw * 0.25)
-        if pricked:
-            flap = [(0.2, -0.62), (0.34, -1.1), (0.58, -1.5), (0.72, -1.1), (0.72, -0.4)]
-        else:
-            outer = [(0.38, -0.78), (0.74, -0.8), (out, -0.3), (out * 0.98, hang)]
-            flap = [*outer, (0.8, hang + 0.12), (0.64, hang - 0.2), (0.58, -0.3)]
-        outline = smooth(np.array(flap) * (reach, 1), 4)
-        if not pricked:
-            pen.veil(moved(outline, -side * 0.05, 0.06), BLACK, 0.35, soft=0.06)
-        _furry(pen, rng, coat, outline, dim=dim)
-        if pricked:
-            centre = moved(outline.mean(0), 0, 0.06)
-            pen.fill((outline - centre) * 0.58 + centre, mix(PINK, coat.base, 0.55), relief=0.6)
 
 
 @dataclass(frozen=True)
@@ -189,27 +81,6 @@ class Build:
     tail_width: Sequence[float]
 
 
-def _cat_build(rng: Rng) -> Build:
-    sway = rng.normal(0, 0.12, 4)
-    tail = [
-        (0, 0),
-        (-0.3, -0.1 + sway[0]),
-        (-0.45, -0.5 + sway[1]),
-        (-0.35 + sway[2], -0.9),
-        (-0.6 + sway[3], -1.1),
-    ]
-    head_size, leg = rng.uniform(0.38, 0.48), rng.uniform(0.46, 0.58)
-    return Build(_cat_head, head_size, leg, 0.25, 0.24, tail, [0.085, 0.08, 0.075, 0.065, 0.05])
-
-
-def _dog_build(rng: Rng) -> Build:
-    sway = rng.normal(0, 0.12, 4)
-    tail = [(0, 0), (-0.22, -0.2 + sway[0]), (-0.34 + sway[1], -0.5), (-0.2 + sway[2], -0.7)]
-    plume = rng.uniform(0.05, 0.13)
-    proportions = rng.uniform((0.4, 0.5, 0.28, 0.2), (0.5, 0.74, 0.36, 0.26))
-    return Build(_dog_head, *proportions, tail, [0.07, plume, plume * 0.9, 0.02])
-
-
 def _head_on(pen: Pen, rng: Rng, coat: Coat, build: Build, x: float, y: float) -> None:
     pen = pen.at(x, y, build.head_size, turn=rng.normal(0, 9))
     pen.veil(ellipse(0, 0.5, 0.8, 0.7), BLACK, 0.35, soft=0.25)
@@ -217,7 +88,7 @@ def _head_on(pen: Pen, rng: Rng, coat: Coat, build: Build, x: float, y: float) -
 
 
 def _tail(pen: Pen, rng: Rng, coat: Coat, build: Build, x: float, y: float) -> None:
-    _furry(pen, rng, coat, limb(moved(build.tail, x, y), build.tail_width))
+    furry(pen, rng, coat, limb(moved(build.tail, x, y), build.tail_width))
 
 
 def _paw(pen: Pen, coat: Coat, x: float, y: float, paint: Paint, dim: float = 0) -> None:
@@ -237,7 +108,7 @@ def _leg(
     else:
         joints = [(x, 0.05), (x + step / 2, foot * 0.6), (x + step, foot)]
         widths = [0.14, 0.09, 0.075]
-    _furry(pen, rng, coat, limb(joints, widths), fluff=0.4, dim=dim)
+    furry(pen, rng, coat, limb(joints, widths), fluff=0.4, dim=dim)
     _paw(pen, coat, x + step + 0.05, foot, coat.fur, dim)
 
 
@@ -252,8 +123,8 @@ def _standing(pen: Pen, rng: Rng, coat: Coat, build: Build) -> None:
     spine = [(-0.68, 0.0), (-0.25, -0.02), (0.2, 0.02), (0.56, 0.0)]
     widths = [build.waist, build.waist, (build.chest + build.waist) / 2, build.chest]
     neck = limb([(0.45, 0.0), (0.72, -0.3), (0.85, -0.5)], [build.chest, 0.2, 0.17])
-    _furry(pen, rng, coat, neck)
-    _furry(pen, rng, coat, limb(spine, widths))
+    furry(pen, rng, coat, neck)
+    furry(pen, rng, coat, limb(spine, widths))
     _leg(pen, rng, coat, 0.54, foot, hind=False)
     _leg(pen, rng, coat, -0.6, foot, hind=True)
     _head_on(pen, rng, coat, build, 0.9, -0.62)
@@ -264,15 +135,15 @@ def _sitting(pen: Pen, rng: Rng, coat: Coat, build: Build) -> None:
     _ground_shadow(pen, 0, 0.84, 0.75)
     _tail(pen, rng, coat, build, -0.35, 0.7)
     half = [(0, -0.62), (0.27, -0.42), (build.chest + 0.12, 0.1), (0.5, 0.6), (0.3, 0.8), (0, 0.82)]
-    _furry(pen, rng, coat, smooth(mirrored(half)))
+    furry(pen, rng, coat, smooth(mirrored(half)))
     bib = [(0, -0.4), (0.16, -0.2), (0.13, 0.15), (0, 0.4)]
     pen.veil(smooth(mirrored(bib)), coat.pale, 0.75, soft=0.05)
     for side in (-1, 1):
-        _furry(pen, rng, coat, ellipse(side * 0.4, 0.6, 0.2, 0.24), fluff=0.5)
+        furry(pen, rng, coat, ellipse(side * 0.4, 0.6, 0.2, 0.24), fluff=0.5)
         _paw(pen, coat, side * 0.45, 0.82, coat.fur)
     for side in (-1, 1):
         leg = [(side * 0.16, 0.05), (side * 0.16, 0.5), (side * 0.15, 0.82)]
-        _furry(pen, rng, coat, limb(leg, [0.12, 0.1, 0.09]), fluff=0.4)
+        furry(pen, rng, coat, limb(leg, [0.12, 0.1, 0.09]), fluff=0.4)
         _paw(pen, coat, side * 0.16, 0.85, coat.pale)
     _head_on(pen, rng, coat, build, rng.normal(0, 0.06), -0.72)
 
@@ -285,11 +156,11 @@ def _sitting_aside(pen: Pen, rng: Rng, coat: Coat, build: Build) -> None:
     near_leg = limb([(0.36, 0.0), (0.42, 0.5), (0.44, 0.8)], [0.14, 0.1, 0.085])
     front = [(0.3, -0.6), (0.2 + build.chest, -0.15), (0.46, 0.3), (0.25, 0.75)]
     back = [(-0.3, 0.82), (-0.62, 0.6), (-0.52, 0.1), (-0.2, -0.35), (0.02, -0.6)]
-    _furry(pen, rng, coat, far_leg, fluff=0.4, dim=0.3)
-    _furry(pen, rng, coat, smooth([*front, *back]))
-    _furry(pen, rng, coat, ellipse(-0.24, 0.52, 0.32, 0.29), fluff=0.5)
+    furry(pen, rng, coat, far_leg, fluff=0.4, dim=0.3)
+    furry(pen, rng, coat, smooth([*front, *back]))
+    furry(pen, rng, coat, ellipse(-0.24, 0.52, 0.32, 0.29), fluff=0.5)
     _paw(pen, coat, 0.02, 0.82, coat.fur)
-    _furry(pen, rng, coat, near_leg, fluff=0.4)
+    furry(pen, rng, coat, near_leg, fluff=0.4)
     _paw(pen, coat, 0.48, 0.83, coat.pale)
     _head_on(pen, rng, coat, build, 0.26, -0.78)
 
@@ -303,11 +174,11 @@ def _lying(pen: Pen, rng: Rng, coat: Coat, build: Build) -> None:
     near_leg = limb([(0.42, 0.25), (0.7, 0.37), (reach - 0.08, 0.39)], [0.13, 0.1, 0.085])
     ends = [(0.6, -0.3), (0.78, 0.1), (0.6, 0.38), (-0.7, 0.4), (-0.95, 0.15), (-0.8, -0.22)]
     back = [(-0.3, -0.15 - build.waist), (0.2, -0.08 - build.chest)]
-    _furry(pen, rng, coat, far_leg, fluff=0.4, dim=0.3)
-    _furry(pen, rng, coat, smooth([*ends, *back]))
-    _furry(pen, rng, coat, ellipse(-0.55, 0.12, 0.32, 0.27), fluff=0.5)
+    furry(pen, rng, coat, far_leg, fluff=0.4, dim=0.3)
+    furry(pen, rng, coat, smooth([*ends, *back]))
+    furry(pen, rng, coat, ellipse(-0.55, 0.12, 0.32, 0.27), fluff=0.5)
     _paw(pen, coat, -0.3, 0.39, coat.fur)
-    _furry(pen, rng, coat, near_leg, fluff=0.4)
+    furry(pen, rng, coat, near_leg, fluff=0.4)
     _paw(pen, coat, reach - 0.02, 0.4, coat.pale)
     _head_on(pen, rng, coat, build, 0.66, -0.36)
 
@@ -315,7 +186,7 @@ def _lying(pen: Pen, rng: Rng, coat: Coat, build: Build) -> None:
 def _face(pen: Pen, rng: Rng, coat: Coat, build: Build) -> None:
     """The face alone, filling the picture."""
     chest = [(0, 0.3), (0.7, 0.5), (1.1, 1.2), (1.2, 2.2), (0, 2.4)]
-    _furry(pen, rng, coat, smooth(mirrored(chest)), dim=0.15)
+    furry(pen, rng, coat, smooth(mirrored(chest)), dim=0.15)
     pen.veil(ellipse(0, 0.75, 0.8, 0.4), BLACK, 0.35, soft=0.2)
     build.head(pen, rng, coat, rng.normal(0, 0.32), rng.normal(0, 0.2))
 
@@ -327,17 +198,7 @@ def _ground_shadow(pen: Pen, x: float, y: float, reach: float) -> None:
 POSES = (_standing, _sitting, _sitting_aside, _lying)
 
 
-def cat(pen: Pen, rng: Rng) -> None:
-    """A cat, painted near the middle of the picture."""
-    _pet(pen, rng, _cat_build)
-
-
-def dog(pen: Pen, rng: Rng) -> None:
-    """A dog, painted near the middle of the picture."""
-    _pet(pen, rng, _dog_build)
-
-
-def _pet(pen: Pen, rng: Rng, random_build: Callable[[Rng], Build]) -> None:
+def pet(pen: Pen, rng: Rng, random_build: Callable[[Rng], Build]) -> None:
     """One animal: in every other picture its face alone, else its body in one of the poses."""
     coat, build = _coat(pen, rng), random_build(rng)
     mirror, turn = rng.random() < 0.5, rng.normal(0, 7)
