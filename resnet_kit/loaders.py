@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
@@ -188,7 +188,9 @@ def image_folders(
     if size < 1:
         raise ValueError(f"size is {size}; expected at least 1 pixel")
     if mean is None:
-        stats = like or mean_std(_Listed(splits["train"].files))
+        found = splits["train"]
+        plain = PictureFiles(found.files, found.labels, found.classes, nn.Identity())
+        stats = like or mean_std(plain)
         mean, std = stats.mean, stats.std
     still, moving = Prepare("none", size, mean, std), Prepare(augment, size, mean, std)
     workers = _default_workers() if workers is None else workers
@@ -196,7 +198,16 @@ def image_folders(
     def loader(split: str, transform: Prepare, sampler: Sampler | None = None) -> DataLoader:
         found = splits[split]
         dataset = PictureFiles(found.files, found.labels, found.classes, transform, seed)
-        return _data_loader(dataset, batch_size, workers, sampler)
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            pin_memory=default_device().type == "cuda",
+            # Forked workers start in milliseconds; elsewhere each has to import torch first.
+            persistent_workers=workers > 0 and not workers_fork(),
+            worker_init_fn=prepare_worker,
+        )
 
     return Loaders(
         train=loader("train", moving, EpochSampler(len(splits["train"].files), seed)),
@@ -208,34 +219,6 @@ def image_folders(
         std=tuple(std),
         files={name: tuple(split.files) for name, split in splits.items()},
         unaugmented=loader("train", still),
-    )
-
-
-class _Listed(Dataset):
-    """The pictures of some files, as they are."""
-
-    def __init__(self, files: Sequence[Path]):
-        self.files = files
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return read_image(self.files[index])
-
-
-def _data_loader(
-    dataset: Dataset, batch_size: int, workers: int, sampler: Sampler | None
-) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        pin_memory=default_device().type == "cuda",
-        # Forked workers start in milliseconds; elsewhere each has to import torch first.
-        persistent_workers=workers > 0 and not workers_fork(),
-        worker_init_fn=prepare_worker,
     )
 
 
