@@ -63,6 +63,11 @@ def test_the_package_stays_small():
     assert sum(lines.values()) < 3800, lines
 
 
+@pytest.mark.parametrize("path", sorted(MODULES), ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_no_module_is_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
 def test_requirements_hold_all_that_the_package_needs():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or newer reads TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
