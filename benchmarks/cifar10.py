@@ -10,7 +10,8 @@ learn from, 5,000 that choose the epoch, and the test pictures, opened once at t
 tutorial's loop: pictures one by one through PIL, enlarged to 40 px, flipped and cropped to 32, not
 normalised, never shuffled, batches of 100, float32, Adam at 1e-3, a third of it (in a new
 optimizer) after each quarter of the epochs, and numbers read after every step. The ablations learn
-from 10,000 pictures. Writes results/cifar10_ours.json, results/cifar10_tutorial.json and so on.
+from 10,000 pictures. Writes results/cifar10_ours_24.json (24 epochs), results/cifar10_speed.json
+and so on.
 """
 
 import argparse
@@ -196,7 +197,9 @@ def main() -> None:
     given = parser.parse_args()
     data = rk.named_dataset("cifar10", batch_size=BATCH_SIZE)
     options = f"--epochs {given.epochs} --depth {given.depth} --seed {given.seed}"
-    name, curves = f"ResNet-{given.depth}", None
+    name, file, curves = f"ResNet-{given.depth}", f"cifar10_{given.what}", None
+    if given.what in ("ours", "tutorial"):
+        file += f"_{given.epochs}"
     if given.what == "speed":
         options, rows = f"--rounds {given.rounds}", measure_speed(data, given.rounds)
     elif given.what == "ablations":
@@ -216,7 +219,7 @@ def main() -> None:
         recipe = f"tutorial's, {given.epochs} epochs"
         rows = rows_of(model, scored, name, recipe, given.seed, seconds)
     command = f"python benchmarks/cifar10.py {given.what} {options}"
-    rk.write_results(RESULTS / f"cifar10_{given.what}.json", rows, command=command, curves=curves)
+    rk.write_results(RESULTS / f"{file}.json", rows, command=command, curves=curves)
     print(*(f"{row['split']} {row['recipe']} {row['metric']} {row['value']:.4g}" for row in rows))
 
 

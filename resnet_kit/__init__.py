@@ -13,14 +13,16 @@ from .checkpoints import load_weights, read_weights, save_weights
 from .classifier import Classifier
 from .classifier_file import load_classifier, save_classifier
 from .comparison import Comparison
-from .evaluation import Evaluation, evaluate, mcnemar, wilson_interval
+from .evaluation import Evaluation, mcnemar, wilson_interval
 from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
-from .history import History
+from .history import History, log_scalars
 from .images import Stats, UnreadableImageError, mean_std, picture_files, read_image
 from .inspection import FolderReport, inspect_folder
 from .loaders import Loaders, image_folders
 from .lr_search import LrSearch, find_lr
 from .results import accuracy_row, read_results, write_results
+from .saliency import grad_cam
+from .scoring import evaluate
 from .settings import (
     best_precision,
     choose,
@@ -63,8 +65,8 @@ __all__ = [
     "LrSearch", "Stats", "TransformedLoader", "UnreadableImageError", "Weights", "accuracy_row",
     "array_loaders", "best_precision", "cat_dog_ants_bees", "choose", "compare_strategies",
     "data_root", "default_device", "doctor", "evaluate", "extract_features", "find_lr",
-    "freeze", "head_of", "image_folders", "inspect_folder", "knn_probe", "line_plot",
-    "load_classifier", "load_weights", "logistic_probe", "mcnemar", "mean_std", "named_dataset",
+    "freeze", "grad_cam", "head_of", "image_folders", "inspect_folder", "knn_probe", "line_plot",
+    "load_classifier", "load_weights", "log_scalars", "logistic_probe", "mcnemar", "mean_std", "named_dataset",
     "param_groups", "picture_files", "picture_grid", "pretrained", "quick_mode", "read_image",
     "read_results", "read_weights", "replace_head", "save_classifier", "save_weights",
     "score_plot", "seed_everything", "svm_probe", "train_and_eval", "train_mode",

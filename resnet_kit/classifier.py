@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
-from .evaluation import kept_modes
 from .images import check_uint8_pictures, picture_files, read_image, rgb_pixels
 from .settings import arithmetic, cpu_count, place, progress_bar
-from .transfer import head_of
+from .transfer import head_of, kept_modes
 
 
 @dataclass(frozen=True, repr=False)

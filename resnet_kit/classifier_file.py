@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from .checkpoints import digest_of, fit_weights, read_weights, save_weights
 from .classifier import Classifier, distances
-from .evaluation import evaluate
 from .features import extract_features
 from .loaders import Loaders
 from .resnets import cifar_resnet
+from .scoring import evaluate
 from .settings import own_random_numbers
 from .transfer import pretrained, weights
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from .evaluation import check_labels, checked_logits, predict_batches
 from .history import History
+from .scoring import check_labels, checked_logits, predict_batches
 from .settings import arithmetic, mixed_seed, seed_everything
 from .training_run import TrainingRun
 from .transfer import train_mode

@@ -1,19 +1,15 @@
-"""Scores of a model on pictures it has not learned from, with all that can be derived from them."""
+"""What a model predicted for pictures it has not learned from, and all that follows from that."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import SequentialSampler
 from torchvision.transforms.v2 import functional as F
 
 from .images import read_image
-from .settings import arithmetic, place, progress_bar, resolve_precision
+from .saliency import grad_cam
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,19 +55,28 @@ class Evaluation:
 
     @property
     def per_class(self):
-        """A pandas table: pictures, correct, accuracy and its 95 % interval of every class."""
+        """A pandas table with a row per class.
+
+        `recall` is the share of its pictures that are right, with the 95 % interval `low`, `high`;
+        `precision` the share of the predictions of it that are; `f1` their harmonic mean. A share
+        of nothing is NaN.
+        """
         import pandas as pd
 
-        rows = []
-        for name, row, correct in zip(
-            self.classes, self.confusion, np.diag(self.confusion), strict=True
-        ):
-            count = int(row.sum())
-            low, high = wilson_interval(int(correct), count)
-            share = correct / count if count else float("nan")
-            rows.append((name, count, int(correct), share, low, high))
-        columns = ["class", "pictures", "correct", "accuracy", "low", "high"]
-        return pd.DataFrame(rows, columns=columns).set_index("class")
+        actual, predicted = self.confusion.sum(1), self.confusion.sum(0)
+        correct = np.diag(self.confusion)
+        pairs = [wilson_interval(*map(int, x)) for x in zip(correct, actual, strict=True)]
+        with np.errstate(invalid="ignore"):
+            columns = {
+                "pictures": actual,
+                "correct": correct,
+                "recall": correct / actual,
+                "low": [low for low, _ in pairs],
+                "high": [high for _, high in pairs],
+                "precision": correct / predicted,
+                "f1": 2 * correct / (actual + predicted),
+            }
+        return pd.DataFrame(columns, index=pd.Index(self.classes, name="class"))
 
     def confused_pairs(self, n: int | None = None):
         """Return a pandas table: actual, predicted and how often, the most frequent first."""
@@ -174,18 +179,30 @@ class Evaluation:
 
         return confusion_matrix(self.confusion, self.classes)
 
-    def plot_mistakes(self, n: int = 12):
-        """Draw the `n` most confidently wrong pictures: predicted (confidence), actual."""
+    def plot_mistakes(self, n: int = 12, *, model=None, loader=None):
+        """Draw the `n` most confidently wrong pictures: predicted (confidence), actual.
+
+        With the model and the loader that was evaluated, Grad-CAM shows what each prediction rests
+        on (see `grad_cam`).
+        """
         from .figures import picture_grid
 
         if self.files is None:
             raise ValueError("these pictures come from no files; draw them with picture_grid")
+        if (model is None) != (loader is None):
+            raise ValueError("model and loader belong together; expected both or neither")
         rows = self.mistakes(n).to_dict("records")
         if not rows:
             raise ValueError("there is no mistake to draw: every prediction is right")
-        pictures = [F.center_crop(F.resize(read_image(row["file"]), 160), 160) for row in rows]
         titles = [f"{r['predicted']} {r['confidence']:.0%}\nis {r['actual']}" for r in rows]
-        return picture_grid(pictures, titles, wrong=[True] * len(rows))
+        wrong = [True] * len(rows)
+        if model is None:
+            pictures = [F.center_crop(F.resize(read_image(r["file"]), 160), 160) for r in rows]
+            return picture_grid(pictures, titles, wrong=wrong)
+        pictures = torch.stack([loader.dataset[row["picture"]][0] for row in rows])
+        heat = grad_cam(model, pictures, [self.classes.index(row["predicted"]) for row in rows])
+        norm = loader.dataset.transform.normalize
+        return picture_grid(pictures, titles, wrong=wrong, mean=norm.mean, std=norm.std, heat=heat)
 
     def __repr__(self) -> str:
         low, high = self.interval
@@ -219,113 +236,3 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
         return 0.0, 1.0
     interval = binomtest(correct, count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def evaluate(
-    model: nn.Module, loader, *, criterion=None, precision: str = "fp32", progress: bool = True
-) -> Evaluation:
-    """Score a model on every batch of (inputs, labels) of a loader, in eval mode.
-
-    The loss is `criterion`'s (default: cross-entropy), each batch weighted by its size. Every
-    module keeps the mode (train or eval) that it had. Class names and files are the data set's.
-    """
-    device = place(model)
-    precision = resolve_precision(device, precision)
-    criterion = criterion or nn.CrossEntropyLoss()
-    if isinstance(criterion, nn.Module):
-        criterion.to(device)
-    probabilities, labels, losses = [], [], []
-    batches = progress_bar(loader, description="evaluate", show=progress)
-    with kept_modes(model):
-        for logits, targets in predict_batches(model, batches, device, precision):
-            probabilities.append(logits.softmax(1))
-            labels.append(targets)
-            losses.append(criterion(logits, targets) * len(targets))
-    if not labels:
-        raise ValueError("the loader is empty; expected at least one batch of (inputs, labels)")
-    count = sum(map(len, labels))
-    return Evaluation(
-        loss=torch.stack(losses).sum().item() / count,
-        labels=torch.cat(labels).long().cpu().numpy(),
-        probabilities=torch.cat(probabilities).cpu().numpy(),
-        classes=_class_names(loader, probabilities[0].shape[1]),
-        files=_files_in_order(loader, count),
-    )
-
-
-@torch.no_grad()
-def predict_batches(
-    model: nn.Module, batches, device: torch.device, precision: str
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield float32 logits (N, K) and labels (N,) of each batch, on the device, in eval mode."""
-    model.eval()
-    for inputs, labels in batches:
-        with arithmetic(device, precision):
-            logits = checked_logits(model, inputs.to(device, non_blocking=True))
-        check_labels(labels, logits)
-        yield logits.float(), labels.to(device, non_blocking=True)
-
-
-@contextmanager
-def kept_modes(model: nn.Module):
-    """Put every module back into the mode, train or eval, that it had before the block."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def checked_logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return `model(inputs)`; where the inputs or the outputs do not fit, say so plainly."""
-    try:
-        logits = model(inputs)
-    except RuntimeError as error:
-        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is None or inputs.ndim != 4 or inputs.shape[1] == first.in_channels:
-            raise
-        raise ValueError(
-            f"the pictures have {inputs.shape[1]} channel(s), shape {tuple(inputs.shape)}, but the "
-            f"model's first convolution expects {first.in_channels}; give pictures of that many "
-            "channels (grey to colour: images.expand(-1, 3, -1, -1)) or change the first layer"
-        ) from error
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"the model returned a {type(logits).__name__}; expected one tensor of logits (N, K): "
-            "build it without auxiliary outputs, or wrap it in a module that returns its logits"
-        )
-    return logits
-
-
-def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Refuse labels beyond the model's outputs, where reading them does not stop a GPU."""
-    if labels.device.type != "cpu" or labels.is_floating_point() or not len(labels):
-        return
-    low, high = int(labels.numpy().min()), int(labels.numpy().max())
-    if low < 0 or high >= logits.shape[1]:
-        raise ValueError(
-            f"labels from {low} to {high} in a batch, but the model has {logits.shape[1]} outputs "
-            f"(labels 0 to {logits.shape[1] - 1}); check the labels, or build the model with "
-            f"num_classes={high + 1}"
-        )
-
-
-def _class_names(loader, count: int) -> tuple[str, ...]:
-    names = getattr(getattr(loader, "dataset", None), "classes", None)
-    if names is None:
-        return tuple(map(str, range(count)))
-    if len(names) != count:
-        raise ValueError(
-            f"the model has {count} outputs, but the data set has {len(names)} classes: "
-            f"{', '.join(names)}; build the model with num_classes={len(names)}"
-        )
-    return tuple(names)
-
-
-def _files_in_order(loader, count: int) -> tuple[Path, ...] | None:
-    files = getattr(getattr(loader, "dataset", None), "files", None)
-    # A DataLoader with a batch_sampler has another, sequential one as its `sampler`.
-    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-    known = files is not None and isinstance(sampler, SequentialSampler) and len(files) == count
-    return tuple(files) if known else None

@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from .batches import EpochBatchSampler
 from .checkpoints import bytes_of, digest_of, read_weights, save_weights
-from .evaluation import Evaluation, kept_modes, predict_batches
+from .evaluation import Evaluation
 from .loaders import Loaders
+from .scoring import predict_batches
 from .settings import place, progress_bar, resolve_precision, short_path
-from .transfer import head_of
+from .transfer import head_of, kept_modes
 
 
 @dataclass(frozen=True, repr=False)

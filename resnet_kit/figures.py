@@ -240,6 +240,7 @@ def picture_grid(
     wrong: Sequence[bool] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    heat: Sequence | None = None,
     columns: int = 6,
     inches: float = 1.55,
 ) -> Figure:
@@ -247,6 +248,7 @@ def picture_grid(
 
     A picture is a tensor or array `(C, H, W)` or `(H, W, C)` with C = 1 or 3, or `(H, W)`; uint8,
     or float in 0…1. Normalised pictures need `mean` and `std`: they are denormalised and clipped.
+    `heat` lays a map `(H, W)` in 0…1 over each, as `grad_cam` returns: the warmer, the more.
     """
     if not len(pictures):
         raise ValueError("no pictures to draw; expected at least one")
@@ -259,6 +261,9 @@ def picture_grid(
         axes.set_axis_off()
     for index, (axes, picture) in enumerate(zip(grid, pictures, strict=False)):
         axes.imshow(_displayable(picture, mean, std), cmap="gray", vmin=0, vmax=1)
+        if heat is not None:
+            warmth = np.asarray(heat[index])
+            axes.imshow(warmth, cmap="inferno", vmin=0, vmax=1, alpha=0.75 * warmth)
         if titles is not None:
             color = VAL if wrong is not None and wrong[index] else "black"
             axes.set_title(titles[index], fontsize=8, color=color, loc="center")

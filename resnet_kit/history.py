@@ -1,5 +1,6 @@
 """What a training did, epoch by epoch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -51,3 +52,22 @@ class History:
         if self.best_epoch is not None:
             best = f"best val accuracy {self.best_accuracy:.1%} in epoch {self.best_epoch}"
         return f"{len(self.rows)} epochs in {self.seconds:.0f} s, {best} ({self.stopped})"
+
+
+def log_scalars(writer) -> Callable[[History], None]:
+    """Return an `on_epoch_end` that hands each epoch's numbers to `writer.add_scalar`.
+
+    They are named `loss/train`, `loss/val`, `accuracy/train`, `accuracy/val`, `lr` and `seconds`.
+    For TensorBoard (`pip install tensorboard`), or any other writer with that method:
+
+    >>> from torch.utils.tensorboard import SummaryWriter
+    >>> train_and_eval(..., on_epoch_end=log_scalars(SummaryWriter("runs/first")))
+    """
+
+    def write(history: History) -> None:
+        row = history.rows[-1]
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar("/".join(reversed(name.split("_"))), value, row["epoch"])
+
+    return write

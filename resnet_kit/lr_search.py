@@ -8,10 +8,10 @@ from itertools import islice
 import torch
 from torch import nn
 
-from .evaluation import check_labels, checked_logits, kept_modes
+from .scoring import check_labels, checked_logits
 from .settings import arithmetic, mixed_seed, own_random_numbers, place
 from .training import check_optimizer
-from .transfer import train_mode
+from .transfer import kept_modes, train_mode
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from .comparison import Comparison, Run
-from .evaluation import evaluate
 from .features import Features, extract_features, features_of, knn_probe, score_probe, svm_probe
 from .loaders import Loaders, image_folders
+from .scoring import evaluate
 from .settings import seed_everything
 from .training import train_and_eval
 from .transfer import Weights, freeze, head_of, param_groups, pretrained, unfreeze

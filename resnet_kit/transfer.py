@@ -3,6 +3,7 @@
 import hashlib
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -247,6 +248,17 @@ def train_mode(model: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
+
+
+@contextmanager
+def kept_modes(model: nn.Module):
+    """Put every module back into the mode, train or eval, that it had before the block."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def param_groups(model: nn.Module, *, head_lr: float, backbone_lr: float) -> list[dict]:

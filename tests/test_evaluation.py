@@ -31,8 +31,19 @@ def test_scores_are_derived_from_the_predictions():
     assert EXAMPLE.predictions.tolist() == [0, 1, 1, 0, 2]
     assert EXAMPLE.accuracy == 3 / 5
     assert EXAMPLE.confusion.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
-    assert EXAMPLE.per_class["accuracy"].tolist() == [0.5, 0.5, 1.0]
+    assert EXAMPLE.per_class["recall"].tolist() == [0.5, 0.5, 1.0]
     assert "60.0% of 5 pictures" in repr(EXAMPLE)
+
+
+def test_precision_recall_and_f1_are_scikit_learns():
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rng = np.random.default_rng(0)
+    result = evaluation(rng.integers(0, 3, 50), rng.dirichlet([1, 1, 1], 50))
+    expected = precision_recall_fscore_support(result.labels, result.predictions)
+    table = result.per_class
+    for name, values in zip(("precision", "recall", "f1", "pictures"), expected, strict=True):
+        assert table[name].tolist() == pytest.approx(values.tolist()), name
 
 
 def test_mistakes_are_sorted_by_confidence_and_name_their_files():
@@ -83,7 +94,20 @@ def test_interval_is_wilsons():
 
 def test_class_without_pictures_is_no_error():
     table = evaluation([0, 0], [[0.9, 0.1], [0.8, 0.2]]).per_class
-    assert np.isnan(table.loc["b", "accuracy"]) and table.loc["b", "high"] == 1
+    assert np.isnan(table.loc["b", "recall"]) and table.loc["b", "high"] == 1
+
+
+def test_views_average_the_probabilities():
+    model, loader = small_net(), tensor_loader(10)
+    plain = rk.evaluate(model, loader)
+    mirrored = [(images.flip(-1), labels) for images, labels in loader]
+    other = rk.evaluate(model, mirrored)
+    both = rk.evaluate(model, loader, views=[lambda images: images.flip(-1)])
+    mean = (plain.probabilities + other.probabilities) / 2
+    assert np.allclose(both.probabilities, mean, atol=1e-6)
+    assert not np.allclose(both.probabilities, plain.probabilities, atol=1e-4)
+    of_actual = mean[np.arange(len(mean)), both.labels]
+    assert both.loss == pytest.approx(-np.log(of_actual).mean(), rel=1e-4)
 
 
 def test_short_last_batch_is_weighted():
@@ -180,6 +204,19 @@ def test_figures_show_themselves_once(folder):
         pytest.fail("the untrained net was expected to be wrong somewhere")
     mistakes = result.plot_mistakes(3)
     assert mistakes._repr_jpeg_().startswith(b"\xff\xd8") and mistakes._repr_png_ is None
+
+
+def test_mistakes_show_what_they_rest_on(folder):
+    model, val = small_net(2), rk.image_folders(folder, size=16).val
+    result = rk.evaluate(model, val)
+    figure = result.plot_mistakes(3, model=model, loader=val)
+    first, row = figure.axes[0], result.mistakes(1).iloc[0]
+    picture, _ = val.dataset[row["picture"]]
+    label = result.classes.index(row["predicted"])
+    heat = rk.grad_cam(model, picture[None], [label])[0]
+    assert len(first.images) == 2 and np.allclose(first.images[1].get_array(), heat, atol=1e-5)
+    with pytest.raises(ValueError, match="model and loader belong together"):
+        result.plot_mistakes(3, model=model)
 
 
 def test_a_wild_first_val_loss_does_not_flatten_the_rest():

@@ -12,8 +12,10 @@ FLOORS = [
     {"settings", "figures", "checkpoints", "resnets", "augmentations"},
     {"images", "photos", "transfer", "drawn", "history", "results"},
     {"splits", "animals"},
-    {"loaders", "evaluation", "training_run", "file_checks"},
-    {"batches", "epochs", "resume", "duplicates", "comparison"},
+    {"loaders", "saliency", "training_run", "file_checks"},
+    {"batches", "evaluation", "resume", "duplicates"},
+    {"scoring", "comparison"},
+    {"epochs"},
     {"datasets", "training"},
     {"features", "inspection", "lr_search", "classifier"},
     {"classifier_file", "strategies", "checkup"},
@@ -60,7 +62,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_package_stays_small():
     lines = {p.stem: code_lines(p) for p in (ROOT / "resnet_kit").glob("*.py")}
-    assert sum(lines.values()) < 3800, lines
+    assert sum(lines.values()) < 3950, lines
 
 
 @pytest.mark.parametrize("path", sorted(MODULES), ids=lambda p: f"{p.parent.name}-{p.stem}")

@@ -697,3 +697,23 @@ def test_callback_sees_each_epoch():
     seen = []
     run(epochs=3, on_epoch_end=lambda history: seen.append(len(history.rows)))
     assert seen == [1, 2, 3]
+
+
+def test_each_epoch_goes_to_a_writer_of_scalars():
+    class Writer:
+        def __init__(self):
+            self.written = {}
+
+        def add_scalar(self, name, value, step):
+            self.written[name, step] = value
+
+    writer, model = Writer(), small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    history = rk.train_and_eval(
+        model, 2, nn.CrossEntropyLoss(), optimizer, tensor_loader(8), tensor_loader(4),
+        on_epoch_end=rk.log_scalars(writer),
+    )  # fmt: skip
+    names = {name for name, _ in writer.written}
+    expected = {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "lr", "seconds"}
+    assert names == expected
+    assert writer.written["accuracy/val", 2] == history.rows[1]["val_accuracy"]

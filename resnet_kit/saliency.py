@@ -1,0 +1,49 @@
+"""Where a model looks: Grad-CAM."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .settings import place
+from .transfer import kept_modes
+
+
+def grad_cam(
+    model: nn.Module, pictures: Tensor, labels: Sequence[int] | Tensor | None = None
+) -> Tensor:
+    """Return heat maps `(N, H, W)` in 0…1: how much each place speaks for a class.
+
+    `pictures` `(N, C, H, W)` are prepared as for the model, `labels` `(N,)` name the classes that
+    are asked about (default: the predicted ones). The maps are those of the last layer that still
+    has height and width, enlarged. Works on frozen models, and leaves modes and gradients alone. A
+    picture in which nothing speaks for the class gives zeros.
+
+    Source: https://arxiv.org/abs/1610.02391, section 3.
+    """
+    device, last = place(model), []
+
+    def keep(module, inputs, output):
+        if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) < 2:
+            return output
+        last[:] = [output.detach().requires_grad_()]
+        return last[0].clone()  # what follows may work in place
+
+    hooks = [module.register_forward_hook(keep) for module in model.modules()]
+    try:
+        with kept_modes(model), torch.enable_grad():
+            logits = model.eval()(pictures.to(device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not last:
+        raise ValueError(
+            f"no layer of this {type(model).__name__} gives maps (N, C, H, W) of more than one "
+            "place; expected a convolutional network and larger pictures"
+        )
+    asked = logits.argmax(1) if labels is None else torch.as_tensor(labels, device=device)
+    (gradient,) = torch.autograd.grad(logits.gather(1, asked[:, None]).sum(), last)
+    heat = (gradient.mean((2, 3), keepdim=True) * last[0].detach()).sum(1, keepdim=True).relu()
+    heat = F.interpolate(heat, pictures.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    return (heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
