@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from torch import nn
 import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit.resnets import cifar_resnet
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 @pytest.fixture
@@ -203,28 +206,27 @@ def test_consistent_files_of_nonsense_are_refused(of_arrays, tmp_path, change):
         rk.load_classifier(path)
 
 
-def test_500_damaged_files_give_our_error_and_nothing_else(of_arrays, tmp_path):
-    data = rk.save_classifier(tmp_path / "d.safetensors", *of_arrays).read_bytes()
-    rng, path = np.random.default_rng(0), tmp_path / "damaged.safetensors"
-    for number in range(500):
-        damaged = bytearray(data)
-        place = int(rng.integers(len(data))) if number % 2 else int(rng.integers(3000))
-        kind = number % 5
-        if kind == 0:
-            damaged[place] ^= 1 << int(rng.integers(8))
-        elif kind == 1:
-            damaged[place : place + 50] = rng.bytes(50)
-        elif kind == 2:
-            del damaged[place:]
-        elif kind == 3:
-            del damaged[place : place + int(rng.integers(1, 100))]
-        else:
-            damaged[place:place] = rng.bytes(int(rng.integers(1, 100)))
-        if bytes(damaged) == data:
-            continue
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="damaged"):
-            rk.load_classifier(path)
+def test_500_damaged_files_give_our_error_and_nothing_else(of_arrays, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import damaged_files
+
+    path = rk.save_classifier(tmp_path / "d.safetensors", *of_arrays)
+    endings, seconds, ears = damaged_files.campaign(path, 500, seed=0)
+    assert endings.keys() <= {"our error", "the damage changed nothing"}
+    assert endings["our error"] > 490 and not ears.heard and max(seconds) < 10
+
+
+def test_forbidden_events_are_heard(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import damaged_files
+
+    ears = damaged_files.Ears()
+    exec("1")
+    ears.listening = True
+    exec("2")
+    (tmp_path / "new").write_bytes(b"")
+    ears.listening = False
+    assert ears.heard["exec"] == 1 and ears.heard["open"] == 1
 
 
 def test_onnx_gives_the_same_probabilities(of_files, tmp_path):

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +9,8 @@ from test_images import UNREADABLE
 
 import resnet_kit as rk
 from resnet_kit.drawn import draw, draw_folder
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 def save(picture: np.ndarray, path, **options):
@@ -168,31 +171,20 @@ def test_a_folder_of_classes_needs_no_splits(drawn):
         inspect(drawn / "nowhere")
 
 
-def test_the_originals_have_one_true_pair_and_planted_copies_are_all_found(real_data, tmp_path):
+def test_the_originals_have_one_true_pair_and_planted_copies_are_all_found(
+    real_data, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from duplicates import TRUE_PAIRS, names, plant
+
     photos = shutil.copytree(real_data / "cat_dog_ants_bees", tmp_path / "photos")
     report = inspect(photos)
     assert kinds_of(report, "train/2_ants/imageNotFound.gif") == {"ignored"}
     assert int(report.to_frame()["usable"].sum()) == 951
-    true = {("train/1_dog/dog.180.jpg", "train/1_dog/dog.74.jpg")}  # looked at: one photo
     found = set(report.duplicates[["file", "other"]].itertuples(index=False, name=None))
-    assert true <= found and len(found - true) <= 3
-    sources = [file for file in sorted((photos / "train").rglob("*.jpg"))][::15]
-    planted = {}
-    for number, file in enumerate(sources):
-        target = photos / "eval" / file.parent.name / f"planted{number}.jpg"
-        picture = Image.open(file).convert("RGB")
-        if number % 4 == 0:
-            shutil.copy(file, target)
-        elif number % 4 == 1:
-            picture.resize((picture.width * 2 // 3, picture.height * 2 // 3)).save(target)
-        elif number % 4 == 2:
-            picture.save(target, quality=40)
-        else:
-            picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(target, quality=90)
-        planted[target.name] = file.name
-    leaks = inspect(photos).leaks
-    pairs = {row.file.split("/")[-1]: row.other.split("/")[-1] for row in leaks.itertuples()}
-    assert len(planted) >= 35 and planted.items() <= pairs.items()
+    assert found >= TRUE_PAIRS and len(found - TRUE_PAIRS) <= 3
+    planted = {(copy, source) for copy, (source, _) in plant(photos, every=15).items()}
+    assert len(planted) >= 35 and planted <= names(inspect(photos).leaks)
 
 
 def test_awkward_files_are_told_usable_or_not(real_data, tmp_path):
