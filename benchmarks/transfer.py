@@ -113,7 +113,7 @@ def measure(folder: Path, recipe: str, way: Way, seeds: int, splits, about: dict
             result = rk.evaluate(model, getattr(loaders, split), progress=False)
             rows.append(rk.accuracy_row(result, split=split, **common))
             print(recipe, seed, split, result, f"{history.seconds:.0f} s")
-            print(result.per_class["accuracy"].round(3).to_dict(), flush=True)
+            print(result.per_class["recall"].round(3).to_dict(), flush=True)
     return rows + [summary(rows, split) for split in splits]
 
 

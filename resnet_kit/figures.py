@@ -263,7 +263,7 @@ def picture_grid(
         axes.imshow(_displayable(picture, mean, std), cmap="gray", vmin=0, vmax=1)
         if heat is not None:
             warmth = np.asarray(heat[index])
-            axes.imshow(warmth, cmap="inferno", vmin=0, vmax=1, alpha=0.75 * warmth)
+            axes.imshow(warmth, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * warmth)
         if titles is not None:
             color = VAL if wrong is not None and wrong[index] else "black"
             axes.set_title(titles[index], fontsize=8, color=color, loc="center")
