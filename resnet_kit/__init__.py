@@ -18,7 +18,7 @@ from .features import Features, extract_features, knn_probe, logistic_probe, svm
 from .history import History, log_scalars
 from .images import Stats, UnreadableImageError, mean_std, picture_files, read_image
 from .inspection import FolderReport, inspect_folder
-from .loaders import Loaders, image_folders
+from .loaders import Loaders, class_weights, image_folders
 from .lr_search import LrSearch, find_lr
 from .results import accuracy_row, read_results, write_results
 from .saliency import grad_cam
@@ -63,7 +63,7 @@ _LATER = {
 __all__ = [
     "Classifier", "Comparison", "Evaluation", "Features", "FolderReport", "History", "Loaders",
     "LrSearch", "Stats", "TransformedLoader", "UnreadableImageError", "Weights", "accuracy_row",
-    "array_loaders", "best_precision", "cat_dog_ants_bees", "choose", "compare_strategies",
+    "array_loaders", "best_precision", "cat_dog_ants_bees", "choose", "class_weights", "compare_strategies",
     "data_root", "default_device", "doctor", "evaluate", "extract_features", "find_lr",
     "freeze", "grad_cam", "head_of", "image_folders", "inspect_folder", "knn_probe", "line_plot",
     "load_classifier", "load_weights", "log_scalars", "logistic_probe", "mcnemar", "mean_std", "named_dataset",

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as V
 
 from .augmentations import Crop, Flip
 from .images import check_uint8_pictures, mean_std
-from .loaders import EpochSampler, Loaders
+from .loaders import EpochSampler, Loaders, class_weights
 from .settings import default_device, mixed_seed
 from .transfer import Weights
 
@@ -72,8 +72,10 @@ class EpochBatchSampler(EpochSampler):
     A single last picture joins the batch before it, because BatchNorm cannot train on one.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int | None = None):
-        super().__init__(count, seed)
+    def __init__(
+        self, count: int, batch_size: int, seed: int | None = None, weights: Tensor | None = None
+    ):
+        super().__init__(count, seed, weights)
         self.batch_size = batch_size
 
     def __len__(self) -> int:
@@ -99,6 +101,7 @@ def array_loaders(
     std: Sequence[float] | None = None,
     batch_size: int = 128,
     augment: str | Sequence[Callable] = "standard",
+    balanced: bool = False,
     seed: int = 0,
 ) -> Loaders:
     """Return loaders for pictures that fit in memory (on the accelerator, if there is one).
@@ -115,6 +118,7 @@ def array_loaders(
         mean, std: per channel in 0…1; default `like`'s, else the training pictures' own.
         augment: "none"; "standard" (pad by an eighth and crop, flip); or batch augmentations such
             as `[ResizedCrop(0.25), Flip(), ColorJitter(0.4)]`, in this order.
+        balanced: draw training pictures so that every class comes up equally often.
 
     Raises:
         ValueError: pictures, labels or arguments that do not fit; the message says which.
@@ -137,6 +141,7 @@ def array_loaders(
     steps = _checked_augment(augment, images.shape[2])
     if not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
+    drawn = class_weights(labels, len(classes))[labels] if balanced else None
     device = default_device()
     splits = {name: (images.to(device), labels) for name, (images, labels) in splits.items()}
 
@@ -144,7 +149,8 @@ def array_loaders(
         name: str, steps: Sequence[Callable] = (), shuffled: int | None = None
     ) -> DataLoader:
         dataset = ArrayPictures(*splits[name], classes, mean, std, sizes, steps, seed)
-        sampler = EpochBatchSampler(len(dataset), batch_size, shuffled)
+        weights = drawn if shuffled is not None else None
+        sampler = EpochBatchSampler(len(dataset), batch_size, shuffled, weights)
         return DataLoader(dataset, batch_size=None, sampler=sampler)
 
     return Loaders(

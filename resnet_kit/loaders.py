@@ -81,12 +81,13 @@ class PictureFiles(Dataset):
 class EpochSampler(Sampler):
     """Yields (epoch, index) in an order shuffled by (seed, epoch).
 
-    The epoch travels with the index, so that workers that live on know it too. It counts up by
-    itself from 1; `set_epoch` (which `train_and_eval` calls) sets it.
+    With `weights` `(N,)` it draws each index that often on average, with repetitions. The epoch
+    travels with the index, so that workers that live on know it too. It counts up by itself from
+    1; `set_epoch` (which `train_and_eval` calls) sets it.
     """
 
-    def __init__(self, count: int, seed: int | None):
-        self.count, self.seed, self.epoch = count, seed, 1
+    def __init__(self, count: int, seed: int | None, weights: Tensor | None = None):
+        self.count, self.seed, self.weights, self.epoch = count, seed, weights, 1
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is."""
@@ -99,6 +100,8 @@ class EpochSampler(Sampler):
         epoch = self.epoch
         self.epoch += 1
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
+        if self.weights is not None:
+            return epoch, self.weights.multinomial(self.count, True, generator=generator)
         return epoch, torch.randperm(self.count, generator=generator)
 
     def __len__(self) -> int:
@@ -108,6 +111,18 @@ class EpochSampler(Sampler):
         epoch, order = self.next_order()
         for index in order.tolist():
             yield epoch, index
+
+
+def class_weights(labels: Sequence[int] | Tensor, num_classes: int) -> Tensor:
+    """Return how much each class should count, `(num_classes,)`: the rarer, the more.
+
+    They make all classes count the same in a loss; their mean over the pictures is 1.
+
+    >>> weights = class_weights(loaders.train.dataset.labels, len(loaders.classes))
+    >>> criterion = nn.CrossEntropyLoss(weight=weights)
+    """
+    counts = torch.bincount(torch.as_tensor(labels).flatten().cpu(), minlength=num_classes)
+    return counts.sum() / (num_classes * counts.clamp(min=1))
 
 
 class Prepare:
@@ -161,6 +176,7 @@ def image_folders(
     augment: str | Callable[[Tensor], Tensor] = "standard",
     val_from_train: float | None = None,
     train_share: float = 1.0,
+    balanced: bool = False,
     workers: int | None = None,
     seed: int = 0,
 ) -> Loaders:
@@ -171,7 +187,8 @@ def image_folders(
     folders `val_from_train` holds that share out of `train`, and the other folder becomes `test`.
     Which pictures are held out follows from their bytes and `seed`; copies stay together.
     `train_share` keeps that share of each class's training pictures, at least one; a larger share
-    of the same seed holds all of a smaller one's.
+    of the same seed holds all of a smaller one's. `balanced` draws training pictures so that every
+    class comes up equally often, those of rare classes repeatedly (see also `class_weights`).
 
     Size, mean and std come from `like`, the weights to be trained on; without it they are 224 px
     and the training pictures' own. Each can be given. `augment` (see `Prepare`) is for training.
@@ -194,6 +211,8 @@ def image_folders(
         mean, std = stats.mean, stats.std
     still, moving = Prepare("none", size, mean, std), Prepare(augment, size, mean, std)
     workers = _default_workers() if workers is None else workers
+    train = splits["train"]
+    drawn = class_weights(train.labels, len(train.classes))[train.labels] if balanced else None
 
     def loader(split: str, transform: Prepare, sampler: Sampler | None = None) -> DataLoader:
         found = splits[split]
@@ -210,10 +229,10 @@ def image_folders(
         )
 
     return Loaders(
-        train=loader("train", moving, EpochSampler(len(splits["train"].files), seed)),
+        train=loader("train", moving, EpochSampler(len(train.files), seed, drawn)),
         val=loader("val", still),
         test=loader("test", still) if "test" in splits else None,
-        classes=splits["train"].classes,
+        classes=train.classes,
         size=size,
         mean=tuple(mean),
         std=tuple(std),

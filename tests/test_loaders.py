@@ -335,3 +335,38 @@ def test_shares_of_train_are_nested_by_class_and_leave_val_alone(folder):
     for share in (0, 1.5):
         with pytest.raises(ValueError, match=rf"train_share is {share}; expected a share above 0"):
             files(share)
+
+
+def test_class_weights_make_all_classes_count_the_same():
+    labels = [0] * 8 + [1] * 2
+    weights = rk.class_weights(labels, 3)
+    assert weights[:2].tolist() == pytest.approx([10 / 24, 10 / 6])
+    assert 8 * weights[0] == pytest.approx(2 * weights[1].item())
+    assert torch.isfinite(weights).all()  # the third class has no picture
+
+
+def test_balanced_loaders_draw_every_class_equally_often(tmp_path):
+    for name, count in {"a": 30, "b": 3}.items():
+        for index in range(count):
+            write_picture(tmp_path / "train" / name / f"{index}.png", index, (8, 8))
+        write_picture(tmp_path / "val" / name / "0.png", 50, (8, 8))
+    given = {"size": 8, "mean": (0.5,) * 3, "std": (0.2,) * 3, "workers": 0}
+    plain = rk.image_folders(tmp_path, **given)
+    loaders = rk.image_folders(tmp_path, balanced=True, **given)
+    rare = sum((labels == 1).sum().item() for _ in range(20) for _, labels in loaders.train)
+    assert len(loaders.train.dataset) == 33 and 0.44 < rare / (20 * 33) < 0.56
+    assert sum((labels == 1).sum().item() for _, labels in plain.train) == 3
+    assert sum((labels == 1).sum().item() for _, labels in loaders.plain("train")) == 3
+
+
+def test_balanced_arrays_are_drawn_equally_often_and_reproducibly():
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    labels = np.array([0] * 36 + [1] * 4)
+    pair = {"train": (images, labels), "val": (images[:4], labels[-4:])}
+    one, two = (rk.array_loaders(**pair, balanced=True, batch_size=8) for _ in range(2))
+    drawn = [torch.cat([labels for _, labels in one.train]) for _ in range(20)]
+    assert 0.44 < torch.cat(drawn).float().mean() < 0.56
+    again = [torch.cat([labels for _, labels in two.train]) for _ in range(20)]
+    assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.cat([labels for _, labels in one.val]).tolist() == [1] * 4
