@@ -143,7 +143,7 @@ def test_cifar10_is_trained_both_ways_and_scored(cifar10, tmp_path, monkeypatch)
     )
     for what in ("ours", "tutorial"):
         run_script("cifar10", monkeypatch, what, "--epochs", "1", "--depth", "8")
-        rows = rk.read_results(tmp_path / f"cifar10_{what}.json")["rows"]
+        rows = rk.read_results(tmp_path / f"cifar10_{what}_1.json")["rows"]
         assert [(row["split"], row["model"]) for row in rows] == [
             ("val", "ResNet-8"),
             ("test", "ResNet-8"),
