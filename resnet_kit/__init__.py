@@ -63,15 +63,15 @@ _LATER = {
 __all__ = [
     "Classifier", "Comparison", "Evaluation", "Features", "FolderReport", "History", "Loaders",
     "LrSearch", "Stats", "TransformedLoader", "UnreadableImageError", "Weights", "accuracy_row",
-    "array_loaders", "best_precision", "cat_dog_ants_bees", "choose", "class_weights", "compare_strategies",
-    "data_root", "default_device", "doctor", "evaluate", "extract_features", "find_lr",
-    "freeze", "grad_cam", "head_of", "image_folders", "inspect_folder", "knn_probe", "line_plot",
-    "load_classifier", "load_weights", "log_scalars", "logistic_probe", "mcnemar", "mean_std", "named_dataset",
-    "param_groups", "picture_files", "picture_grid", "pretrained", "quick_mode", "read_image",
-    "read_results", "read_weights", "replace_head", "save_classifier", "save_weights",
-    "score_plot", "seed_everything", "svm_probe", "train_and_eval", "train_mode",
-    "trainable_table", "training_curves", "unfreeze", "use_style", "weights", "wilson_interval",
-    "write_results",
+    "array_loaders", "best_precision", "cat_dog_ants_bees", "choose", "class_weights",
+    "compare_strategies", "data_root", "default_device", "doctor", "evaluate",
+    "extract_features", "find_lr", "freeze", "grad_cam", "head_of", "image_folders",
+    "inspect_folder", "knn_probe", "line_plot", "load_classifier", "load_weights",
+    "log_scalars", "logistic_probe", "mcnemar", "mean_std", "named_dataset", "param_groups",
+    "picture_files", "picture_grid", "pretrained", "quick_mode", "read_image", "read_results",
+    "read_weights", "replace_head", "save_classifier", "save_weights", "score_plot",
+    "seed_everything", "svm_probe", "train_and_eval", "train_mode", "trainable_table",
+    "training_curves", "unfreeze", "use_style", "weights", "wilson_interval", "write_results",
 ]  # fmt: skip
 
 
