@@ -6,8 +6,9 @@ PHOTOS is the folder with train/ and eval/ of the cat/dog/ants/bees photos. The 
 that of fine_tuning_speed.py with `requires_grad=False` on the backbone: it runs the net over every
 picture in every epoch. Ours computes the features once and trains the head on them; the time
 includes both. A bare forward pass runs the net over every prepared picture once, at the same
-precision. They take turns, each in a process of its own. ResNet-34 has random weights here, which
-costs the same time; eval/ is the val of both. Writes results/feature_extraction_speed.json.
+precision and memory format. They take turns, each in a process of its own. ResNet-34 has random
+weights here, which costs the same time; eval/ is the val of both. Writes
+results/feature_extraction_speed.json.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def bare_forward(folder: Path, source: rk.Weights, size: int, epochs: int) -> tu
     """Return the seconds of one forward pass over every prepared picture, and nothing else."""
     loaders = rk.image_folders(folder, like=source, size=size)
     device = rk.default_device()
-    model = new_model(source).to(device).eval()
+    model = new_model(source).to(device, memory_format=torch.channels_last).eval()
     start = time.perf_counter()
     for loader in (loaders.plain("train"), loaders.val):
         for images, _ in loader:

@@ -16,6 +16,7 @@ from .evaluation import Evaluation
 from .loaders import Loaders
 from .scoring import predict_batches
 from .settings import place, progress_bar, resolve_precision, short_path
+from .training_run import memory_format
 from .transfer import head_of, kept_modes
 
 
@@ -91,9 +92,10 @@ def extract_features(
     found = _cached(Path(cache), key) if cache is not None else None
     if found is None:
         found = {}
-        for name, loader in passes.items():
-            batches = progress_bar(loader, description=name, show=progress)
-            found |= _before_the_head(name, model, head, batches, device, precision)
+        with memory_format(model, None if precision == "fp32" else torch.channels_last):
+            for name, loader in passes.items():
+                batches = progress_bar(loader, description=name, show=progress)
+                found |= _before_the_head(name, model, head, batches, device, precision)
         if cache is not None:
             about = {"key": key, "digest": digest_of(found)}
             save_weights(found, _place_in(Path(cache), key), metadata=about)
