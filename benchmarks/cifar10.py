@@ -125,17 +125,19 @@ def tutorial_epoch(model: nn.Module, optimizer, loader: DataLoader) -> None:
 
 def train_tutorial(
     loaders: list[DataLoader], depth: int, epochs: int, seed: int
-) -> tuple[nn.Module, float]:
-    """Train as the tutorial does; return the net after the last epoch, and the seconds."""
+) -> tuple[nn.Module, float, list[dict]]:
+    """Train as the tutorial does; return the net after the last epoch, the seconds, and a curve."""
     model, start = new_net(depth, seed).to(rk.default_device()), time.perf_counter()
+    rows = []
     for epoch in range(epochs):
         if epoch % max(1, epochs // 4) == 0:
             rate = 1e-3 / 3 ** (epoch // max(1, epochs // 4))
             optimizer = torch.optim.Adam(model.parameters(), lr=rate)
         tutorial_epoch(model, optimizer, loaders[0])
         accuracy = rk.evaluate(model, loaders[1], progress=False).accuracy
+        rows.append({"epoch": epoch + 1, "val_accuracy": accuracy})
         print(f"epoch {epoch + 1}, val {accuracy:.1%}", flush=True)
-    return model, time.perf_counter() - start
+    return model, time.perf_counter() - start, rows
 
 
 def rows_of(model, loaders: dict, name: str, recipe: str, seed: int, seconds: float) -> list[dict]:
@@ -214,10 +216,11 @@ def main() -> None:
         curves = {recipe: history.rows}
     else:
         loaders = tutorial_loaders(data)
-        model, seconds = train_tutorial(loaders, given.depth, given.epochs, given.seed)
+        model, seconds, curve = train_tutorial(loaders, given.depth, given.epochs, given.seed)
         scored = dict(zip(("val", "test"), loaders[1:], strict=True))
         recipe = f"tutorial's, {given.epochs} epochs"
         rows = rows_of(model, scored, name, recipe, given.seed, seconds)
+        curves = {recipe: curve}
     command = f"python benchmarks/cifar10.py {given.what} {options}"
     rk.write_results(RESULTS / f"{file}.json", rows, command=command, curves=curves)
     print(*(f"{row['split']} {row['recipe']} {row['metric']} {row['value']:.4g}" for row in rows))

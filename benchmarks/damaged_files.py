@@ -98,8 +98,8 @@ def main() -> None:
     count = given.files - endings["the damage changed nothing"]
     print(dict(endings), dict(ears.heard), f"slowest {max(seconds):.2f} s")
     measured = {
-        "files that gave our error": endings["our error"],
-        "files that loaded, or gave another error": count - endings["our error"],
+        "files refused with our ValueError": endings["our error"],
+        "files that loaded, or ended otherwise": count - endings["our error"],
         "events such as running code or writing": ears.heard.total(),
         "seconds of the slowest load": max(seconds),
     }

@@ -74,10 +74,8 @@ def main() -> None:
          "seed": None, "seconds": seconds if recipe == "as they are" else None}
         for (recipe, metric), (value, n) in counts.items()
     ]  # fmt: skip
-    print(
-        *(f"{row['recipe']}, {row['metric']}: {row['value']} of {row['n']}" for row in rows),
-        sep="\n",
-    )
+    for row in rows:
+        print(f"{row['recipe']}, {row['metric']}: {row['value']} of {row['n']}")
     command = f"python benchmarks/duplicates.py PHOTOS --every {given.every}"
     rk.write_results(RESULTS / "duplicates.json", rows, command=command)
 

@@ -27,15 +27,18 @@ def table() -> str:
 
 
 def shown(name: str, rows: list[dict]) -> list[dict]:
-    """Return what the README has room for: no trials, and one row for all seeds."""
+    """Return what the README has room for: no trials, one row for all seeds, scores only."""
     if name in ("pretraining_short", "transfer_photos_variants", "cifar10_ablations"):
         return []  # notebooks draw them
+    rows = [row for row in rows if row.get("fraction", 1) == 1]  # of the pictures
     several = {(row["split"], row["recipe"]) for row in rows if "seeds" in row["metric"]}
-    return [
+    rows = [
         row
         for row in rows
         if "seeds" in row["metric"] or (row["split"], row["recipe"]) not in several
     ]
+    scored = {row["recipe"] for row in rows if row["split"] in ("val", "test")}
+    return [row for row in rows if row["split"] != "train" or row["recipe"] not in scored]
 
 
 def cells(row: dict) -> tuple[str, ...]:

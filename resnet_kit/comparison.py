@@ -98,15 +98,25 @@ class Comparison:
         ]
 
     @property
+    def recommended(self) -> str | None:
+        """The cheapest of the strategies that are tied with the best on all the pictures."""
+        if not self.runs:
+            return None
+        fraction = max(run.fraction for run in self.runs)
+        seconds = self._seconds(fraction)
+        return min(self.tied(fraction), key=seconds.get)
+
+    def _seconds(self, fraction: float) -> dict[str, float]:
+        return {name: mean(r.seconds for r in runs) for name, runs in self.at(fraction).items()}
+
+    @property
     def recommendation(self) -> str:
         """What to do with all the pictures, and why, in a sentence or two."""
         if not self.runs:
             return "Nothing was measured, so nothing is recommended."
         fraction = max(run.fraction for run in self.runs)
-        groups = self.at(fraction)
-        seconds = {name: mean(run.seconds for run in runs) for name, runs in groups.items()}
-        best, ties = self.best(fraction), self.tied(fraction)
-        cheapest = min(ties, key=seconds.get)
+        groups, seconds = self.at(fraction), self._seconds(fraction)
+        best, ties, cheapest = self.best(fraction), self.tied(fraction), self.recommended
         accuracy = {name: mean(r.val.accuracy for r in runs) for name, runs in groups.items()}
         reason = f"best on val ({accuracy[best]:.1%})"
         if cheapest != best:

@@ -138,6 +138,7 @@ def test_an_interrupted_comparison_returns_what_it_has(colors, tiny, monkeypatch
     assert "the comparison holds those" in capsys.readouterr().out
     assert "(interrupted)" in repr(found) and len(found.to_frame()) == 1
     assert "Nothing was measured" in Comparison((), False).recommendation
+    assert Comparison((), False).recommended is None
 
 
 def test_what_is_trained_is_what_the_name_says(colors, tiny, monkeypatch):
