@@ -87,7 +87,7 @@ class FolderReport:
     def leaks(self):
         """The duplicates that lie in two splits: what is learned from and what is scored on."""
         table = self.duplicates
-        return table[table["across splits"]].reset_index(drop=True)
+        return table[table["across splits"].astype(bool)].reset_index(drop=True)
 
     @property
     def counts(self):

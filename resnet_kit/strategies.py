@@ -1,12 +1,12 @@
 """Which kind of transfer suits these pictures? All kinds, trained alike and compared."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .comparison import Comparison, Run
 from .features import Features, extract_features, features_of, knn_probe, score_probe, svm_probe
@@ -33,15 +33,17 @@ def compare_strategies(
     size: int | None = None,
     batch_size: int = 32,
     val_from_train: float | None = None,
+    augment: str | Callable[[Tensor], Tensor] = "standard",
     workers: int | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Train every strategy on the same pictures for the same number of epochs, and compare.
 
-    `root`, `size` and `val_from_train` are as in `image_folders`; a fraction is a share of the
-    training pictures of each class, and a larger one holds the smaller ones. With
-    `val_from_train` each seed holds out other pictures. The features of all pictures are computed
-    once, and what that took is shared out by pictures. Stopping the cell returns what there is.
+    `root`, `size`, `val_from_train` and `augment` are as in `image_folders`; features are those of
+    the pictures as they are. A fraction is a share of the training pictures of each class, and a
+    larger one holds the smaller ones. With `val_from_train` each seed holds out other pictures. The
+    features of all pictures are computed once, and what that took is shared out by pictures.
+    Stopping the cell returns what there is.
 
     >>> compare_strategies("my_pictures", fractions=(0.1, 1)).to_frame()
     """
@@ -50,7 +52,9 @@ def compare_strategies(
     if not strategies or not seeds or not fractions:
         raise ValueError("no strategies, seeds or fractions; expected at least one of each")
     source = weights or weights_of("resnet18")
-    task = _Task(Path(root), source, epochs, size, batch_size, val_from_train, workers, progress)
+    options = {"size": size, "batch_size": batch_size, "val_from_train": val_from_train}
+    options |= {"augment": augment, "workers": workers}
+    task = _Task(Path(root), source, epochs, options, batch_size, progress)
     runs = []
     try:
         for run in task.runs(strategies, seeds, sorted(fractions)):
@@ -68,10 +72,8 @@ class _Task:
     root: Path
     source: Weights
     epochs: int
-    size: int | None
+    options: dict  # of the loaders
     batch_size: int
-    val_from_train: float | None
-    workers: int | None
     progress: bool
     rows: dict | None = None
     seconds_per_picture: float = 0.0
@@ -85,10 +87,8 @@ class _Task:
 
     def loaders(self, seed: int, fraction: float = 1.0) -> Loaders:
         return image_folders(
-            self.root, like=self.source, size=self.size, batch_size=self.batch_size,
-            val_from_train=self.val_from_train, train_share=fraction, workers=self.workers,
-            seed=seed,
-        )  # fmt: skip
+            self.root, like=self.source, train_share=fraction, seed=seed, **self.options
+        )
 
     def run(self, strategy: str, loaders: Loaders, seed: int, fraction: float) -> Run:
         seed_everything(seed)

@@ -44,6 +44,7 @@ def kinds_of(report, file: str) -> set[str]:
 def test_a_sound_folder_has_no_problem(pets):
     report = inspect(pets)
     assert report.problems.empty and report.duplicates.empty and report.leaks.empty
+    assert list(report.leaks.columns) == list(report.duplicates.columns) != []
     assert report.counts.to_dict() == {
         "eval": {"0_cat": 6, "1_dog": 6}, "train": {"0_cat": 12, "1_dog": 12}
     }  # fmt: skip
