@@ -30,6 +30,7 @@ from resnet_kit.augmentations import ColorJitter, Crop, Flip
 from resnet_kit.resnets import cifar_resnet
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+SIZES = {0.0: 16, 0.3: 24, 0.7: 32}  # pixels, from this share of the epochs on, with --grow
 BATCH_SIZE, LR, WARM_UP = 256, 0.5, 0.2  # pictures, highest rate, share of all steps
 AVERAGE = 0.995  # decay per step of the average of the weights that is scored and kept
 # name: what differs from our recipe
@@ -43,6 +44,11 @@ ABLATIONS = {
     "colour jitter too": {"augment": [Crop(4), Flip(), ColorJitter(0.4)]},
     "weights not averaged": {"average": None},
 }
+
+
+def growing(epochs: int) -> dict[int, int]:
+    """Return the picture size from each epoch on: small pictures first, which cost less."""
+    return {1 + round(share * epochs): size for share, size in SIZES.items()}
 
 
 def new_net(depth: int, seed: int, in_channels: int = 3) -> nn.Module:
@@ -194,24 +200,28 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--grow", action="store_true", help="train on smaller pictures first")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=10_000, help="of the ablations")
     given = parser.parse_args()
-    data = rk.named_dataset("cifar10", batch_size=BATCH_SIZE)
+    size = growing(given.epochs) if given.grow else None
+    data = rk.named_dataset("cifar10", batch_size=BATCH_SIZE, size=size)
     options = f"--epochs {given.epochs} --depth {given.depth} --seed {given.seed}"
     name, file, curves = f"ResNet-{given.depth}", f"cifar10_{given.what}", None
     if given.what in ("ours", "tutorial"):
-        file += f"_{given.epochs}"
+        file += f"_{given.epochs}" + "_growing" * given.grow
     if given.what == "speed":
         options, rows = f"--rounds {given.rounds}", measure_speed(data, given.rounds)
     elif given.what == "ablations":
         options += f" --pictures {given.pictures}"
         rows, curves = measure_ablations(data, given)
     elif given.what == "ours":
-        folder = rk.data_root() / f"cifar10_{given.depth}_{given.epochs}_{given.seed}"
+        options += " --grow" * given.grow
+        folder = rk.data_root() / f"{file}_{given.depth}_{given.seed}"
         model = new_net(given.depth, given.seed)
         history = train_ours(model, data, given.epochs, given.seed, checkpoint=folder)
         loaders, recipe = {"val": data.val, "test": data.test}, f"ours, {given.epochs} epochs"
+        recipe += f", {min(SIZES.values())} to {data.size} px" * given.grow
         rows = rows_of(model, loaders, name, recipe, given.seed, history.seconds)
         curves = {recipe: history.rows}
     else:

@@ -2,7 +2,7 @@
 
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
@@ -42,7 +42,7 @@ def named_dataset(
     download: bool = True,
     val_from_train: float = 0.1,
     like: Weights | None = None,
-    size: int | None = None,
+    size: int | Mapping[int, int] | None = None,
     batch_size: int = 128,
     augment: str | Callable | Sequence[Callable] = "standard",
     seed: int = 0,

@@ -5,6 +5,7 @@ import torchvision
 from torch import nn
 
 import resnet_kit as rk
+from resnet_kit import features as features_module
 from resnet_kit.resnets import cifar_resnet
 
 
@@ -65,6 +66,37 @@ def test_a_head_trained_on_features_gives_the_live_models_logits(digits, net):
         for (inputs, labels), (vectors, same) in zip(digits.test, features.test, strict=True):
             assert torch.equal(labels, same) and torch.equal(net(inputs), net.fc(vectors))
     assert all(torch.equal(before[name], net.state_dict()[name]) for name in before)
+
+
+class Branching(nn.Module):
+    """A model whose steps depend on its input, which torch.fx cannot trace."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.fc = cifar_resnet(8, in_channels=1), nn.Linear(64, 10)
+        self.net.fc = nn.Identity()
+
+    def forward(self, x):
+        return self.fc(self.net(x) if x.mean() > -100 else self.net(-x))
+
+
+@pytest.mark.parametrize("traceable", [True, False])
+def test_half_precision_features_are_close_and_the_model_stays_as_it_was(traceable, digits, net):
+    model = net if traceable else Branching()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # statistics that folding must not lose
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    exact = rows(rk.extract_features(model, digits, precision="fp32").train)
+    half = rows(rk.extract_features(model, digits, precision="bf16").train)
+    assert half.dtype == torch.float32 and not torch.equal(exact, half)
+    assert (exact - half).abs().max() < 0.05 * exact.abs().max()
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    folded = features_module._folded(model)
+    assert (folded is model) != traceable
+    kinds = [type(module) for module in folded.modules()]
+    assert (nn.BatchNorm2d in kinds) != traceable
 
 
 def test_modes_and_hooks_are_as_before(digits, net):
