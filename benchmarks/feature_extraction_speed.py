@@ -29,11 +29,15 @@ from resnet_kit.settings import arithmetic
 HEAD_LR = 0.01
 
 
-def new_model(small: rk.Weights) -> nn.Module:
+def starting_weights() -> rk.Weights:
+    return rk.weights("resnet18", "tiny")
+
+
+def new_model() -> nn.Module:
     """Return a ResNet-34 that computes what the package's ResNet-18 does."""
     rk.seed_everything(0)
     model = rk.pretrained(rk.weights("resnet34", None), num_classes=4)
-    state = rk.pretrained(small, num_classes=4).state_dict()
+    state = rk.pretrained(starting_weights(), num_classes=4).state_dict()
     for name, tensor in model.state_dict().items():
         if name in state:
             tensor.copy_(state[name])
@@ -42,15 +46,15 @@ def new_model(small: rk.Weights) -> nn.Module:
     return model
 
 
-def tutorial(folder: Path, source: rk.Weights, size: int, epochs: int) -> tuple[float, float]:
+def tutorial(folder: Path, size: int, epochs: int) -> tuple[float, float]:
     """Return seconds and the accuracy on eval/ after the last epoch."""
-    model = new_model(source).to(rk.default_device())
+    model = new_model().to(rk.default_device())
     for parameter in model.parameters():
         parameter.requires_grad = False
     for parameter in model.fc.parameters():
         parameter.requires_grad = True
     optimizer = torch.optim.Adam(model.fc.parameters(), lr=1e-4)
-    loaders = tutorial_loaders(folder, source, size)
+    loaders = tutorial_loaders(folder, starting_weights(), size)
     start = time.perf_counter()
     for _ in range(epochs):
         tutorial_epoch(model, optimizer, loaders)
@@ -58,9 +62,9 @@ def tutorial(folder: Path, source: rk.Weights, size: int, epochs: int) -> tuple[
     return seconds, rk.evaluate(model, loaders[1], progress=False).accuracy
 
 
-def ours(folder: Path, source: rk.Weights, size: int, epochs: int) -> tuple[float, float]:
+def ours(folder: Path, size: int, epochs: int) -> tuple[float, float]:
     """Return seconds and the best accuracy on eval/."""
-    model, loaders = new_model(source), rk.image_folders(folder, like=source, size=size)
+    model, loaders = new_model(), rk.image_folders(folder, like=starting_weights(), size=size)
     head = rk.head_of(model)
     start = time.perf_counter()
     features = rk.extract_features(model, loaders, progress=False)
@@ -76,11 +80,11 @@ def ours(folder: Path, source: rk.Weights, size: int, epochs: int) -> tuple[floa
 
 
 @torch.no_grad()
-def bare_forward(folder: Path, source: rk.Weights, size: int, epochs: int) -> tuple[float, float]:
+def bare_forward(folder: Path, size: int, epochs: int) -> tuple[float, float]:
     """Return the seconds of one forward pass over every prepared picture, and nothing else."""
-    loaders = rk.image_folders(folder, like=source, size=size)
+    loaders = rk.image_folders(folder, like=starting_weights(), size=size)
     device = rk.default_device()
-    model = new_model(source).to(device, memory_format=torch.channels_last).eval()
+    model = new_model().to(device, memory_format=torch.channels_last).eval()
     start = time.perf_counter()
     for loader in (loaders.plain("train"), loaders.val):
         for images, _ in loader:
@@ -97,7 +101,6 @@ def main() -> None:
     parser.set_defaults(arch="resnet34")
     parser.add_argument("--size", type=int, default=224)
     given = parser.parse_args()
-    source = rk.weights("resnet18", "tiny")
     names = (
         f"tutorial's frozen loop, {given.epochs} epochs",
         f"features once, {given.epochs} epochs",
@@ -107,7 +110,7 @@ def main() -> None:
     for number in range(given.rounds):
         for name, run in zip(names, (tutorial, ours, bare_forward), strict=True):
             with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                job = process.submit(run, given.photos, source, given.size, given.epochs)
+                job = process.submit(run, given.photos, given.size, given.epochs)
                 took, accuracy = job.result()
             seconds[name].append(took)
             accuracies[name].append(accuracy)

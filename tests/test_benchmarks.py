@@ -202,13 +202,12 @@ def test_features_once_are_timed_against_a_frozen_loop(folder, tmp_path, monkeyp
     for name in ("c", "d"):  # the benchmark has four classes
         shutil.copytree(folder / "train" / "a", folder / "train" / name)
         shutil.copytree(folder / "eval" / "a", folder / "eval" / name)
-    source = rk.weights("resnet18", "tiny")
     pictures = torch.randn(2, 3, 32, 32)
-    small = rk.pretrained(source, num_classes=4).eval()
-    grown = script.new_model(source).eval()
+    small = rk.pretrained(rk.weights("resnet18", "tiny"), num_classes=4).eval()
+    grown = script.new_model().eval()
     assert len(grown.layer3) == 6
     small.fc.load_state_dict(grown.fc.state_dict())
     assert torch.allclose(grown(pictures), small(pictures), atol=1e-4)
     for run in (script.tutorial, script.ours, script.bare_forward):
-        seconds, accuracy = run(folder, source, 16, 2)
+        seconds, accuracy = run(folder, 16, 2)
         assert seconds > 0 and 0 <= accuracy <= 1
