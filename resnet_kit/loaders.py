@@ -148,7 +148,7 @@ class Prepare:
                 "green and blue in 0…1, and deviations above 0"
             )
         self.augment = v2.Compose(named[augment]) if isinstance(augment, str) else augment
-        self.normalize = v2.Normalize(list(mean), list(std))
+        self.normalize = v2.Normalize(list(mean), list(std), inplace=True)
         self.size = size
 
     def __call__(self, picture: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class Prepare:
                 f"expected torch.uint8 of shape {shape}: let it end with a crop to {self.size} px, "
                 "and leave out conversion to float and normalisation, which come after it"
             )
-        return self.normalize(picture.float() / 255)
+        return self.normalize(picture.contiguous().float().div_(255))
 
 
 def image_folders(
