@@ -104,14 +104,18 @@ def _label_ends(axes, ends: Mapping[str, tuple[float, float]], colors: Mapping[s
     axes.get_ylim()  # settles the limits
     gap = 14 / (axes.bbox.height * 72 / axes.figure.dpi)
     to_axes = axes.transScale + axes.transLimits
-    places = {name: to_axes.transform(end)[1] for name, end in ends.items()}
-    below = {}  # at each x, the place of the label that was written last
-    for name in sorted(places, key=places.get):
-        x = ends[name][0]
-        below[x] = max(places[name], below.get(x, -1) + gap)
+    x, y = ({name: to_axes.transform(end)[k] for name, end in ends.items()} for k in (0, 1))
+    order = sorted(ends, key=y.get)
+    for index, name in enumerate(order):
+        below = [y[other] + gap for other in order[:index] if abs(x[other] - x[name]) < 0.15]
+        y[name] = max([y[name], *below])
+    for index, name in reversed([*enumerate(order)]):  # a heap that is too high moves down
+        above = [y[other] - gap for other in order[index + 1 :] if abs(x[other] - x[name]) < 0.15]
+        y[name] = min([y[name], 1.0, *above])
+    for name, end in ends.items():
         axes.annotate(
             name,
-            (x, below[x]),
+            (end[0], y[name]),
             xycoords=("data", "axes fraction"),
             xytext=(7, 0),
             textcoords="offset points",
@@ -200,7 +204,7 @@ def bars(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Figure:
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     if len(counts) > 1:
-        axes.legend(frameon=False, loc="lower right")
+        figure.legend(frameon=False, loc="outside right upper")
     return figure
 
 

@@ -101,8 +101,9 @@ class FolderReport:
         """Draw the usable pictures by class, the splits side by side."""
         from .figures import bars
 
+        splits = sorted(self.counts, key=lambda split: split != "train")  # train first
         return bars(
-            {split: self.counts[split].to_dict() for split in self.counts},
+            {split: self.counts[split].to_dict() for split in splits},
             title="usable pictures by class",
         )
 
@@ -174,7 +175,7 @@ class FolderReport:
         for kind, group in problems.groupby("problem"):
             first = group.iloc[0]
             lines.append(f"  {len(group)} {kind} (first: {first['file']}, {first['detail']})")
-        lines.append(f"  {len(self._pairs)} pairs of duplicates, {len(self.leaks)} across splits")
+        lines.append(f"  pairs of duplicates: {len(self._pairs)}, across splits: {len(self.leaks)}")
         return "\n".join(lines)
 
 
