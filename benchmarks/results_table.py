@@ -45,7 +45,9 @@ def cells(row: dict) -> tuple[str, ...]:
     percent = "accuracy" in row["metric"] or "error" in row["metric"]
 
     def text(value: float | None) -> str:
-        return "" if value is None else f"{value:.1%}" if percent else f"{value:.2f}"
+        if value is None:
+            return ""
+        return f"{value:.1%}" if percent else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
     data = f"{row['data']}, {row['split']}"
     what = f"{row['model']}: {row['recipe']}"
