@@ -51,6 +51,26 @@ class Classifier:
         table = pd.DataFrame(rows)
         return table.drop(columns="problem") if table["problem"].isna().all() else table
 
+    def plot(self, pictures, n: int = 12):
+        """Draw the first `n` readable pictures with their names; orange: unlike the training ones.
+
+        `pictures` is as in `predict`.
+        """
+        from .figures import picture_grid
+
+        items = _listed(pictures)
+        table = self.predict(items[:n])
+        good = table[table["predicted"].notna()]
+        if good.empty:
+            raise ValueError(
+                f"none of the first {len(table)} pictures can be read: {table['problem'][0]}"
+            )
+        shown = [_as_tensor(items[index]) for index in good.index]
+        titles = [f"{row.predicted} {row.confidence:.0%}" for row in good.itertuples()]
+        unlike = good["unlike"].astype(bool).tolist() if "unlike" in good else None
+        squares = [V.center_crop(V.resize(x, [160], antialias=True), 160) for x in shown]
+        return picture_grid(squares, titles, wrong=unlike)
+
     def _prepared(self, item) -> Tensor | Exception:
         """Return a picture `(C, size, size)` as validation sees it, or why there is none."""
         try:

@@ -107,6 +107,21 @@ def test_what_cannot_be_read_gets_a_row_with_its_problem(of_files, tmp_path):
     assert clf.predict([good])["confidence"][0] == table["confidence"][0]
 
 
+def test_predictions_are_shown_beside_their_pictures(of_files, folder, tmp_path):
+    model, loaders = of_files
+    path = rk.save_classifier(tmp_path / "ab.safetensors", model, loaders, calibrate=True)
+    clf = rk.load_classifier(path)
+    (folder / "eval" / "a" / "0.png").write_bytes(b"no picture")
+    table = clf.predict(folder / "eval")
+    figure = clf.plot(folder / "eval", n=4)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    good = table[:4].dropna(subset="predicted")
+    assert titles == [f"{r.predicted} {r.confidence:.0%}" for r in good.itertuples()]
+    assert len(good) == 3
+    with pytest.raises(ValueError, match="none of the first 1 pictures can be read: cannot read"):
+        clf.plot([folder / "eval" / "a" / "0.png"])
+
+
 def test_calibration_lowers_the_loss_and_unlike_pictures_are_marked(of_arrays, tmp_path):
     model, data = of_arrays
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
