@@ -44,7 +44,12 @@ class Checkup:
         return pd.DataFrame(self.lines)
 
     def _repr_html_(self) -> str:
-        return self.to_frame().style.hide(axis="index").to_html()
+        return (
+            self.to_frame()
+            .style.hide(axis="index")
+            .set_properties(**{"text-align": "left"})
+            .to_html()
+        )
 
     def __repr__(self) -> str:
         width = max(len(line.what) for line in self.lines)

@@ -122,7 +122,7 @@ class Comparison:
         if cheapest != best:
             reason = (
                 f"not told apart from {best} by the val pictures, and it takes "
-                f"{seconds[cheapest]:.0f} s instead of {seconds[best]:.0f} s"
+                f"{_seconds_text(seconds[cheapest])} instead of {_seconds_text(seconds[best])}"
             )
         others = [name for name in ties if name != cheapest]
         tail = f" Tied with it: {', '.join(others)}." if others else ""
@@ -152,3 +152,7 @@ def _differences(ours: list[Run], theirs: list[Run]) -> np.ndarray:
     gaps = [a.correct.astype(float) - b.correct for a, b in pairs]
     same = all(a.files == pairs[0][0].files for a, _ in pairs)
     return np.mean(gaps, axis=0) if same else np.concatenate(gaps)
+
+
+def _seconds_text(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
