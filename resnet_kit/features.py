@@ -141,7 +141,7 @@ class _View:
 
 
 def _folded(model: nn.Module) -> nn.Module:
-    """Return a copy with BatchNorm folded into the convolutions, which saves a tenth of the time.
+    """Return a copy with BatchNorm folded into the convolutions, which saves its share of the time.
 
     A model that torch.fx cannot trace (one whose steps depend on its input) is returned as it is.
     """
