@@ -27,32 +27,33 @@ import resnet_kit as rk
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
-def tutorial_loaders(folder: Path, source: rk.Weights, size: int) -> list[DataLoader]:
+def tutorial_loaders(
+    folder: Path, source: rk.Weights, size: int, scored: str = "eval"
+) -> list[DataLoader]:
+    """Return the loader that trains and the one that scores the pictures of a folder."""
     end = [transforms.ToTensor(), transforms.Normalize(source.mean, source.std)]
     crop = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
     centre = [transforms.Resize(size * 256 // 224), transforms.CenterCrop(size)]
     train = ImageFolder(folder / "train", transforms.Compose([*crop, *end]))
-    val = ImageFolder(folder / "eval", transforms.Compose([*centre, *end]))
+    val = ImageFolder(folder / scored, transforms.Compose([*centre, *end]))
     return [DataLoader(train, batch_size=6, shuffle=True), DataLoader(val, batch_size=6)]
 
 
-def tutorial_epoch(model: nn.Module, optimizer, loaders: list[DataLoader]) -> None:
-    device = rk.default_device()
-    criterion = nn.CrossEntropyLoss()
-    for training, loader in zip((True, False), loaders, strict=True):
-        model.train(training)
-        loss_sum = correct = 0
-        for images, labels in loader:
-            images, labels = images.to(device), labels.to(device)
-            with torch.set_grad_enabled(training):
-                logits = model(images)
-                loss = criterion(logits, labels)
-            if training:
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            loss_sum += loss.item() * len(labels)
-            correct += (logits.argmax(1) == labels).sum().item()
+def tutorial_phase(model: nn.Module, optimizer, loader: DataLoader, training: bool) -> None:
+    device, criterion = rk.default_device(), nn.CrossEntropyLoss()
+    model.train(training)
+    loss_sum = correct = 0
+    for images, labels in loader:
+        images, labels = images.to(device), labels.to(device)
+        with torch.set_grad_enabled(training):
+            logits = model(images)
+            loss = criterion(logits, labels)
+        if training:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        loss_sum += loss.item() * len(labels)
+        correct += (logits.argmax(1) == labels).sum().item()
 
 
 def adam(model: nn.Module) -> torch.optim.Optimizer:
@@ -61,9 +62,10 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
 
 def timed_tutorial(folder: Path, source: rk.Weights, size: int) -> float:
     model = get_model(source.arch, num_classes=4).to(rk.default_device())
-    optimizer, loaders = adam(model), tutorial_loaders(folder, source, size)
+    optimizer, (train, val) = adam(model), tutorial_loaders(folder, source, size)
     start = time.perf_counter()
-    tutorial_epoch(model, optimizer, loaders)
+    tutorial_phase(model, optimizer, train, training=True)
+    tutorial_phase(model, optimizer, val, training=False)
     return time.perf_counter() - start
 
 
