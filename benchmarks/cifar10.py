@@ -31,7 +31,7 @@ from resnet_kit.augmentations import ColorJitter, Crop, Flip
 from resnet_kit.resnets import cifar_resnet
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-SIZES = {0.0: 16, 0.3: 24, 0.75: 32}  # pixels, from this share of the epochs on, with --grow
+SIZES = {0.0: 16, 0.4: 24, 0.8: 32}  # pixels, from this share of the epochs on, with --grow
 BATCH_SIZE, LR, WARM_UP = 256, 0.5, 0.2  # pictures, highest rate, share of all steps
 AVERAGE = 0.995  # decay per step of the average of the weights that is scored and kept
 # name: what differs from our recipe
