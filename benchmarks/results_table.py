@@ -1,4 +1,7 @@
-"""Write the README's table of results from results/*.json: `python benchmarks/results_table.py`."""
+"""Write results/README.md, and the README's table, from results/*.json.
+
+python benchmarks/results_table.py
+"""
 
 import json
 import re
@@ -6,30 +9,64 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BETWEEN = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
-HEADER = ("data", "what", "measured", "value", "95 % interval, or range", "n", "seconds", "where")
+HEADER = ("data", "what", "measured", "value", "95 % interval, or range", "n", "seconds")
 MACHINES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+HEADLINES = (  # what the README shows: of this file the rows that speak of this
+    ("transfer_photos", "test"),
+    ("fine_tuning_speed", "times as fast"),
+    ("feature_extraction_speed", "times as fast"),
+    ("feature_extraction_speed", "accuracy"),
+    ("strategies_photos", "whole comparison"),
+    ("cifar10_ours_20_growing", "test"),
+    ("cifar10_ours_20", "test"),
+    ("cifar10_speed", "times as fast"),
+    ("ten_class_sets_mnist", "test"),
+    ("pretraining", "shipped: float16 accuracy"),
+    ("damaged_files", "refused"),
+)
 
 
-def table() -> str:
-    """Return all rows of all files as a Markdown table, and a line for each machine and day."""
-    lines, places = [HEADER, ("---",) * len(HEADER)], []
-    for path in sorted((ROOT / "results").glob("*.json")):
-        document = json.loads(path.read_text(encoding="utf-8"))
-        rows = shown(path.stem, document["rows"])
-        torch = document["versions"]["torch"]
-        place = f"{document['hardware']}; torch {torch}; {document['date']}"
-        if rows and place not in places:
+def documents() -> dict[str, dict]:
+    """Return what each file of results/ holds, by its name."""
+    paths = sorted((ROOT / "results").glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def place_of(document: dict) -> str:
+    return f"{document['hardware']}; torch {document['versions']['torch']}; {document['date']}"
+
+
+def table_of(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def headlines() -> str:
+    """Return the README's table, and a line for each machine and day."""
+    found, lines, places = documents(), [], []
+    for name, words in HEADLINES:
+        rows = [row for row in shown(found[name]["rows"]) if words in " ".join(cells(row))]
+        if not rows:
+            raise ValueError(f"no row of results/{name}.json speaks of {words!r}; see HEADLINES")
+        if (place := place_of(found[name])) not in places:
             places.append(place)
         lines += [(*cells(row), MACHINES[places.index(place)]) for row in rows]
-    found = zip(MACHINES, places, strict=False)
-    rows = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return rows + "\n" + " \n".join(f"**{letter}** {place}." for letter, place in found) + "\n"
+    told = (f"**{letter}** {place}." for letter, place in zip(MACHINES, places, strict=False))
+    return table_of(lines, (*HEADER, "where")) + "\n" + " \n".join(told) + "\n"
 
 
-def shown(name: str, rows: list[dict]) -> list[dict]:
-    """Return what the README has room for: no trials, one row for all seeds, scores only."""
-    if name in ("pretraining_short", "transfer_photos_variants", "cifar10_ablations"):
-        return []  # notebooks draw them
+def all_results() -> str:
+    """Return results/README.md: each file with its command, its machine and its rows."""
+    text = "# Results\n\nWritten by `benchmarks/results_table.py` from the files of this folder.\n"
+    for name, document in documents().items():
+        about = f"`{document['command']}`  \n{place_of(document)}"
+        rows = table_of([cells(row) for row in shown(document["rows"])], HEADER)
+        text += f"\n## [{name}]({name}.json)\n\n{about}\n\n{rows}"
+    return text
+
+
+def shown(rows: list[dict]) -> list[dict]:
+    """Return what there is room for: one row for all seeds, all pictures, scores only."""
     rows = [row for row in rows if row.get("fraction", 1) == 1]  # of the pictures
     several = {(row["split"], row["recipe"]) for row in rows if "seeds" in row["metric"]}
     rows = [
@@ -58,9 +95,10 @@ def cells(row: dict) -> tuple[str, ...]:
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
+    readme, table = ROOT / "README.md", headlines()
     text = readme.read_text(encoding="utf-8")
-    readme.write_text(BETWEEN.sub(rf"\1{table()}\2", text), encoding="utf-8")
+    readme.write_text(BETWEEN.sub(lambda x: x[1] + table + x[2], text), encoding="utf-8")
+    (ROOT / "results" / "README.md").write_text(all_results(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -133,6 +133,8 @@ class Comparison:
         """Draw the mean reported accuracy over the number of training pictures."""
         from .figures import line_plot
 
+        if not self.runs:
+            raise ValueError("nothing was measured, so there is nothing to draw")
         lines = {}
         for (_, strategy), runs in sorted(self.groups().items()):
             x, y = lines.setdefault(strategy, ([], []))

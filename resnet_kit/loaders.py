@@ -121,7 +121,12 @@ def class_weights(labels: Sequence[int] | Tensor, num_classes: int) -> Tensor:
     >>> weights = class_weights(loaders.train.dataset.labels, len(loaders.classes))
     >>> criterion = nn.CrossEntropyLoss(weight=weights)
     """
-    counts = torch.bincount(torch.as_tensor(labels).flatten().cpu(), minlength=num_classes)
+    labels = torch.as_tensor(labels).flatten().cpu()
+    if not len(labels) or labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels {sorted(set(labels.tolist()))}; expected some of 0 to {num_classes - 1}"
+        )
+    counts = torch.bincount(labels, minlength=num_classes)
     return counts.sum() / (num_classes * counts.clamp(min=1))
 
 

@@ -22,6 +22,11 @@ def grad_cam(
 
     Source: https://arxiv.org/abs/1610.02391, section 3.
     """
+    if pictures.ndim != 4 or not pictures.is_floating_point():
+        raise ValueError(
+            f"pictures of shape {tuple(pictures.shape)}, {pictures.dtype}; expected a batch "
+            "(N, C, H, W) of prepared ones, as a loader gives them"
+        )
     device, last = place(model), []
 
     def keep(module, inputs, output):
@@ -43,6 +48,12 @@ def grad_cam(
             "place; expected a convolutional network and larger pictures"
         )
     asked = logits.argmax(1) if labels is None else torch.as_tensor(labels, device=device)
+    count = logits.shape[1]
+    if asked.shape != logits.shape[:1] or not ((asked >= 0) & (asked < count)).all():
+        raise ValueError(
+            f"labels {asked.tolist()}; expected one of 0 to {count - 1} for each of the "
+            f"{len(logits)} pictures"
+        )
     (gradient,) = torch.autograd.grad(logits.gather(1, asked[:, None]).sum(), last)
     heat = (gradient.mean((2, 3), keepdim=True) * last[0].detach()).sum(1, keepdim=True).relu()
     heat = F.interpolate(heat, pictures.shape[2:], mode="bilinear", align_corners=False)[:, 0]

@@ -343,6 +343,9 @@ def test_class_weights_make_all_classes_count_the_same():
     assert weights[:2].tolist() == pytest.approx([10 / 24, 10 / 6])
     assert 8 * weights[0] == pytest.approx(2 * weights[1].item())
     assert torch.isfinite(weights).all()  # the third class has no picture
+    for wrong in ([], [0, 3], [-1]):
+        with pytest.raises(ValueError, match=r"labels \[.*\]; expected some of 0 to 2"):
+            rk.class_weights(wrong, 3)
 
 
 def test_balanced_loaders_draw_every_class_equally_often(tmp_path):

@@ -67,5 +67,16 @@ def test_the_last_maps_are_those_of_the_last_stage():
 
 
 def test_a_model_without_maps_is_refused():
-    with pytest.raises(ValueError, match="no layer of this Linear gives maps"):
-        rk.grad_cam(nn.Linear(4, 2), torch.randn(1, 4))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    with pytest.raises(ValueError, match="no layer of this Sequential gives maps"):
+        rk.grad_cam(model, torch.randn(1, 3, 2, 2))
+
+
+def test_pictures_and_labels_that_do_not_fit_are_refused():
+    pictures = torch.rand(2, 3, 8, 8)
+    for wrong in (pictures[0], pictures.byte()):
+        with pytest.raises(ValueError, match=r"expected a batch \(N, C, H, W\) of prepared ones"):
+            rk.grad_cam(Corners(), wrong)
+    for labels in ([0], [0, 2], [-1, 0]):
+        with pytest.raises(ValueError, match="expected one of 0 to 1 for each of the 2 pictures"):
+            rk.grad_cam(Corners(), pictures, labels)

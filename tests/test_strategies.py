@@ -103,6 +103,14 @@ def test_a_tie_goes_to_the_cheapest_and_says_so():
     assert alone.recommendation == "With 100 training pictures: good, best on val (90.0%)."
 
 
+def test_a_comparison_stopped_at_once_says_so():
+    nothing = Comparison((), False)
+    assert nothing.recommended is None and "Nothing was measured" in repr(nothing)
+    assert nothing.to_frame().empty
+    with pytest.raises(ValueError, match="nothing was measured"):
+        nothing.plot()
+
+
 def test_val_chooses_and_test_only_reports():
     runs = runs_of(cheap=[1] * 60 + [0] * 40, dear=[1] * 90 + [0] * 10)
     on_test = evaluation([1] * 75 + [0] * 25)
