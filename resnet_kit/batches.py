@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as V
 from .augmentations import Crop, Flip
 from .images import check_uint8_pictures, mean_std
 from .loaders import EpochSampler, Loaders, class_weights
-from .settings import default_device, mixed_seed
+from .settings import default_device, mixed_seed, send
 from .transfer import Weights
 
 
@@ -40,9 +40,10 @@ class ArrayPictures(Dataset):
             images, labels = self[0, torch.tensor([key])]
             return images[0], labels[0]
         epoch, indices = key
-        images = self.images[indices.to(self.images.device)].float() / 255
+        chosen = send(indices, self.images.device)
+        images = self.images[chosen].float() / 255
         if self.augment:
-            numbers = self._random_numbers(epoch)[indices].to(images.device)
+            numbers = self._random_numbers(epoch)[chosen]
             parts = numbers.split([step.draws for step in self.augment], 1)
             for step, part in zip(self.augment, parts, strict=True):
                 images = step(images, part)
@@ -62,7 +63,8 @@ class ArrayPictures(Dataset):
         if self._numbers[0] != epoch:
             generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, 1))
             shape = len(self), sum(step.draws for step in self.augment)
-            self._numbers = epoch, torch.rand(shape, generator=generator)
+            table = torch.rand(shape, generator=generator, device="cpu")
+            self._numbers = epoch, table.to(self.images.device)
         return self._numbers[1]
 
 
@@ -170,12 +172,15 @@ def _checked_split(name: str, split: tuple) -> tuple[Tensor, Tensor]:
     """Return copies: the pictures as `(N, C, H, W)` and the labels as int64, on the CPU."""
     if not isinstance(split, tuple | list) or len(split) != 2:
         raise ValueError(f"{name} is a {type(split).__name__}; expected a pair (images, labels)")
-    images, labels = (
-        part.detach().cpu().clone()
-        if isinstance(part, Tensor)
-        else torch.from_numpy(np.array(part))
-        for part in split
-    )
+    try:
+        images, labels = (
+            part.detach().cpu().clone()
+            if isinstance(part, Tensor)
+            else torch.from_numpy(np.array(part))
+            for part in split
+        )
+    except (TypeError, ValueError) as error:  # names instead of numbers, pictures of many sizes
+        raise ValueError(f"{name}: {error}; expected pictures and whole numbers") from error
     images = check_uint8_pictures(images).permute(0, 3, 1, 2).contiguous()
     if images.shape[2] != images.shape[3]:
         height, width = images.shape[2:]

@@ -66,14 +66,16 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
                 header = json.loads((file.metadata() or {}).get("resnet_kit", "{}"))
                 if not isinstance(header, dict):
                     raise ValueError("its metadata are no JSON object")
-                return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+                names = file.keys()  # copies: what is read must not change with the file
+                return {name: file.get_tensor(name).clone() for name in names}, header
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ValueError(f"{path} is damaged or no weights file: {error}") from error
     except Exception as error:  # pickle.UnpicklingError: the file wants to run code
         raise ValueError(
-            f"{path} holds more than tensors and is not loaded; expected a state_dict; in the "
-            f"program that made it, save model.state_dict() instead of the model ({error})"
+            f"{path} holds more than tensors, or is no weights file at all, and is not loaded; "
+            "expected a state_dict: in the program that made it, save model.state_dict() instead "
+            f"of the model ({error})"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         hint = "; it is a resume state: take best.safetensors beside it" * (

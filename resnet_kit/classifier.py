@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
+from .checkpoints import atomic_file
 from .images import check_uint8_pictures, picture_files, read_image, rgb_pixels
 from .settings import arithmetic, cpu_count, place, progress_bar
 from .transfer import head_of, kept_modes
@@ -126,18 +127,20 @@ class Classifier:
         return (logits / self.about["temperature"]).softmax(1), far
 
     def export_onnx(self, path: str | Path) -> Path:
-        """Write an ONNX file: RGB pictures `(N, 3, size, size)` in 0…1 in, probabilities out.
+        """Write an ONNX file: pictures `(N, C, size, size)` in 0…1 in, probabilities out.
 
-        Normalisation, temperature and softmax are inside. Needs `pip install resnet_kit[export]`.
+        C is 3, for RGB, but 1 of nets for grey pictures. Normalisation, temperature and softmax
+        are inside. Needs `pip install resnet_kit[export]`.
         """
         about = self.about
         whole = _Whole(self.model, about["mean"], about["std"], about["temperature"]).eval().cpu()
         example = torch.rand(2, len(about["mean"]), about["size"], about["size"])
-        torch.onnx.export(
-            whole, (example,), str(path), input_names=["pictures"], output_names=["probabilities"],
-            dynamic_shapes=({0: torch.export.Dim("pictures_in_batch")},), dynamo=True,
-            external_data=False, verbose=False,
-        )  # fmt: skip
+        with atomic_file(path) as temporary:
+            torch.onnx.export(
+                whole, (example,), str(temporary), input_names=["pictures"],
+                output_names=["probabilities"], external_data=False, verbose=False, dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("pictures_in_batch")},),
+            )  # fmt: skip
         return Path(path)
 
     def __repr__(self) -> str:
@@ -178,8 +181,8 @@ def _listed(pictures) -> list:
     if isinstance(pictures, Image.Image):
         return [pictures]
     if isinstance(pictures, np.ndarray):
-        return list(pictures) if pictures.ndim == 4 else [pictures]
-    if not isinstance(pictures, Sequence) or not len(pictures):
+        pictures = pictures if pictures.ndim == 4 else [pictures]
+    if not isinstance(pictures, Sequence | np.ndarray) or not len(pictures):
         raise ValueError(
             f"no pictures in {type(pictures).__name__}; expected a file, a folder, a PIL picture, "
             "a uint8 array or a list of these"

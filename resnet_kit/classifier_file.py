@@ -138,7 +138,7 @@ def _familiar(model: nn.Module, loaders: Loaders) -> tuple[Tensor, float, float]
     features = extract_features(model, loaders, precision="fp32", progress=False)
     train = features.train.dataset
     rows, labels = train.features[0].cpu(), train.labels[0]
-    means = torch.stack([rows[labels == k].mean(0) for k in range(len(loaders.classes))])
+    means = torch.stack([rows[labels == k].mean(0) for k in labels.unique()])
     far = distances(features.val.dataset.features[0].cpu(), means)
     limit = far.quantile(1 - FALSE_ALARMS).item()
     if features.test is not None:

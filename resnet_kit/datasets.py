@@ -133,9 +133,10 @@ def _arrays(name: str, download: bool) -> dict[str, np.ndarray]:
     if name == "drawn10":
         path = path.with_stem(f"drawn10{'_quick' if quick_mode() else ''}_v{VERSION}")
     if not path.is_file():
-        arrays = _drawn10() if name == "drawn10" else _download(name, path, download)
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
+        if name == "drawn10":
+            _keep(path, _drawn10())
+        else:
+            _download(name, path, download)
     try:
         with np.load(path) as file:  # pickled objects are refused
             arrays = dict(file)
@@ -172,8 +173,13 @@ def _downloading(name: str, path: Path, content: str, allowed: bool) -> Iterator
     shutil.rmtree(folder)
 
 
-def _download(name: str, path: Path, allowed: bool) -> dict[str, np.ndarray]:
-    """Have torchvision download a set and check its sums; return it as arrays."""
+def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _download(name: str, path: Path, allowed: bool) -> None:
+    """Have torchvision download a set and check its sums; keep it as arrays."""
     class_name, names = DOWNLOADED[name]
     arrays = {}
     with _downloading(name, path, ", ".join(KEYS), allowed) as folder:
@@ -185,7 +191,7 @@ def _download(name: str, path: Path, allowed: bool) -> dict[str, np.ndarray]:
                 images = images.transpose(0, 2, 3, 1)
             labels = data.targets if hasattr(data, "targets") else data.labels
             arrays |= {f"{split}_images": images, f"{split}_labels": np.asarray(labels)}
-    return {**arrays, "classes": np.array(names or data.classes)}
+        _keep(path, {**arrays, "classes": np.array(names or data.classes)})
 
 
 def _flowers(download: bool) -> Path:

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .history import History
 from .scoring import check_labels, checked_logits, predict_batches
-from .settings import arithmetic, mixed_seed, seed_everything
+from .settings import arithmetic, mixed_seed, seed_everything, send
 from .training_run import TrainingRun
 from .transfer import train_mode
 
@@ -19,7 +19,7 @@ from .transfer import train_mode
 def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> bool:
     """Train and validate once and add a row to the history; False if the loss is not finite."""
     start = time.perf_counter()
-    _seed_epoch(run.settings["seed"], epoch, train_loader, val_loader)
+    seed_epoch(run.settings["seed"], epoch, train_loader, val_loader)
     bar.set_description(f"epoch {epoch}")
     train_loss, train_accuracy = _train(run, train_loader, bar)
     if not math.isfinite(train_loss):
@@ -47,7 +47,7 @@ def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> bo
     return True
 
 
-def _seed_epoch(seed: int, epoch: int, *loaders) -> None:
+def seed_epoch(seed: int, epoch: int, *loaders) -> None:
     """Make an epoch's random numbers depend on (seed, epoch) alone: a resumed run has the same."""
     seed_everything(mixed_seed(seed, epoch))
     for loader in loaders:
@@ -109,13 +109,13 @@ def _groups(loader, size: int) -> Iterator[list]:
 def _optimizer_step(run: TrainingRun, batches: list, meter: _Meter) -> None:
     pictures = sum(len(labels) for _, labels in batches)
     for inputs, labels in batches:
-        inputs = inputs.to(run.device, non_blocking=True)
+        inputs = send(inputs, run.device)
         if inputs.ndim == 4 and run.memory_format is not None:
             inputs = inputs.contiguous(memory_format=run.memory_format)
         with arithmetic(run.device, run.settings["precision"]):
             logits = checked_logits(run.forward, inputs)
             check_labels(labels, logits)
-            labels = labels.to(run.device, non_blocking=True)
+            labels = send(labels, run.device)
             loss = run.criterion(logits, labels)
         run.scaler.scale(loss * (len(labels) / pictures)).backward()
         meter.add(loss, logits, labels)

@@ -16,9 +16,9 @@ from .checkpoints import bytes_of, digest_of, read_weights, save_weights
 from .evaluation import Evaluation
 from .loaders import Loaders
 from .scoring import predict_batches
-from .settings import place, progress_bar, resolve_precision, short_path
+from .settings import place, progress_bar, resolve_precision, send, short_path
 from .training_run import memory_format
-from .transfer import head_of, kept_modes
+from .transfer import head_name, head_of, kept_modes
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +52,7 @@ class FeatureRows(Dataset):
     def __getitem__(self, key: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
         epoch, indices = key
         view = (epoch - 1) % len(self.features)
-        return self.features[view, indices.to(self.features.device)], self.labels[view, indices]
+        return self.features[view, send(indices, self.features.device)], self.labels[view, indices]
 
 
 def extract_features(
@@ -94,10 +94,11 @@ def extract_features(
     if found is None:
         found = {}
         fast = model if precision == "fp32" else _folded(model)
+        fast_head = fast.get_submodule(head_name(model))
         with memory_format(fast, None if precision == "fp32" else torch.channels_last):
             for name, loader in passes.items():
                 batches = progress_bar(loader, description=name, show=progress)
-                found |= _before_the_head(name, fast, batches, device, precision)
+                found |= _before_the_head(name, fast, fast_head, batches, device, precision)
         if cache is not None:
             about = {"key": key, "digest": digest_of(found)}
             save_weights(found, _place_in(Path(cache), key), metadata=about)
@@ -153,11 +154,10 @@ def _folded(model: nn.Module) -> nn.Module:
 
 
 def _before_the_head(
-    name: str, model: nn.Module, batches, device: torch.device, precision: str
+    name: str, model: nn.Module, head: nn.Module, batches, device: torch.device, precision: str
 ) -> dict[str, Tensor]:
     """Return the inputs of the head, `(N, D)`, and the labels, `(N,)`, on the CPU."""
     rows, labels = [], []
-    head = head_of(model)
     hook = head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].float().cpu()))
     try:
         with kept_modes(model):
@@ -265,12 +265,14 @@ def score_probe(estimator, features: Features, split: str) -> Evaluation:
     """Score a fitted scikit-learn estimator on a split's features."""
     rows, labels = (array[0] for array in _rows(features, split))
     if hasattr(estimator, "predict_proba"):
-        probabilities = estimator.predict_proba(rows)
+        found = estimator.predict_proba(rows)
     else:
         values = torch.from_numpy(estimator.decision_function(rows))
         if values.ndim == 1:  # two classes: one value, for the second
             values = torch.stack([-values, values], 1)
-        probabilities = values.softmax(1).numpy()
+        found = values.softmax(1).numpy()
+    probabilities = np.zeros((len(rows), len(features.classes)))
+    probabilities[:, estimator.classes_] = found  # a class without a training picture keeps 0
     of_actual = probabilities[np.arange(len(labels)), labels].clip(1e-12)
     loss = float(-np.log(of_actual).mean())
     return Evaluation(loss, labels, probabilities.astype(np.float32), features.classes)

@@ -214,7 +214,7 @@ def _sums(read: Callable[[int], Tensor], index: int) -> Tensor | UnreadableImage
         picture = read(index)
     except UnreadableImageError as error:
         return error
-    values = picture.flatten(1).double()  # sums of 8-bit integers are exact
+    values = picture.flatten(1).cpu().double()  # sums of 8-bit integers are exact
     scale = 255.0 if picture.dtype == torch.uint8 else 1.0
     count = torch.full((len(values),), values.shape[1], dtype=torch.float64)
     return torch.stack([count, values.sum(1) / scale, values.square().sum(1) / scale**2], 1)

@@ -123,7 +123,7 @@ class FolderReport:
 
         A list in it says where each came from, for `undo_quarantine`. Nothing is deleted.
         """
-        folder = self.root.with_name(f"{self.root.name}_quarantine")
+        folder, files = self._aside(), list(dict.fromkeys(files))
         missing = [name for name in files if not (self.root / name).is_file()]
         if missing:
             raise FileNotFoundError(f"no file {missing[0]} below {self.root}; nothing was moved")
@@ -138,7 +138,7 @@ class FolderReport:
 
     def undo_quarantine(self) -> int:
         """Move everything back to where it was; return how many files."""
-        folder = self.root.with_name(f"{self.root.name}_quarantine")
+        folder = self._aside()
         moves = [name for name in _read_moves(folder) if (folder / name).is_file()]
         taken = [name for name in moves if (self.root / name).exists()]
         if taken:
@@ -149,6 +149,10 @@ class FolderReport:
         if folder.is_dir():
             _write_moves(folder, [])
         return len(moves)
+
+    def _aside(self) -> Path:
+        root = self.root.resolve()
+        return root.with_name(f"{root.name}_quarantine")
 
     def _short(self, value):
         return value.relative_to(self.root).as_posix() if isinstance(value, Path) else value

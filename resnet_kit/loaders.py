@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -96,13 +97,13 @@ class EpochSampler(Sampler):
     def next_order(self) -> tuple[int, Tensor]:
         """Return the epoch and its order; without seed nothing is shuffled, and the epoch is 0."""
         if self.seed is None:
-            return 0, torch.arange(self.count)
+            return 0, torch.arange(self.count, device="cpu")
         epoch = self.epoch
         self.epoch += 1
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
         if self.weights is not None:
             return epoch, self.weights.multinomial(self.count, True, generator=generator)
-        return epoch, torch.randperm(self.count, generator=generator)
+        return epoch, torch.randperm(self.count, generator=generator, device="cpu")
 
     def __len__(self) -> int:
         return self.count
@@ -207,30 +208,34 @@ def image_folders(
     if (mean is None) != (std is None):
         raise ValueError("only one of mean and std is given; expected both or neither")
     size = (like.size if like else 224) if size is None else size
-    if size < 1:
-        raise ValueError(f"size is {size}; expected at least 1 pixel")
+    if not isinstance(size, Integral) or size < 1:
+        raise ValueError(f"size is {size!r}; expected a whole number of pixels, at least 1")
     if mean is None:
         found = splits["train"]
         plain = PictureFiles(found.files, found.labels, found.classes, nn.Identity())
         stats = like or mean_std(plain)
         mean, std = stats.mean, stats.std
     still, moving = Prepare("none", size, mean, std), Prepare(augment, size, mean, std)
-    workers = _default_workers() if workers is None else workers
+    workers = _default_workers(augment) if workers is None else workers
     train = splits["train"]
     drawn = class_weights(train.labels, len(train.classes))[train.labels] if balanced else None
 
     def loader(split: str, transform: Prepare, sampler: Sampler | None = None) -> DataLoader:
         found = splits[split]
         dataset = PictureFiles(found.files, found.labels, found.classes, transform, seed)
+        single = len(dataset) > 1 == len(dataset) % batch_size
         return DataLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
+            # BatchNorm cannot train on one picture: it is left out, another one in each epoch.
+            drop_last=sampler is not None and single,
             num_workers=workers,
             pin_memory=default_device().type == "cuda",
             # Forked workers start in milliseconds; elsewhere each has to import torch first.
             persistent_workers=workers > 0 and not workers_fork(),
             worker_init_fn=prepare_worker,
+            generator=torch.Generator(),  # torch's own is left alone, whatever the workers do
         )
 
     return Loaders(
@@ -246,8 +251,11 @@ def image_folders(
     )
 
 
-def _default_workers() -> int:
+def _default_workers(augment) -> int:
     """Return as many workers as help: they decode while the device computes."""
-    if default_device().type == "cpu":
-        return min(2, cpu_count()) if workers_fork() else 0
-    return min(8, cpu_count())
+    cpu = default_device().type == "cpu"
+    if workers_fork():
+        return min(2 if cpu else 8, cpu_count())
+    if cpu or getattr(augment, "__module__", "") == "__main__":  # unknown to a new process
+        return 0
+    return min(4, cpu_count())

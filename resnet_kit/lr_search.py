@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from torch import nn
 
+from .epochs import seed_epoch
 from .scoring import check_labels, checked_logits
 from .settings import arithmetic, mixed_seed, own_random_numbers, place
 from .training import check_optimizer
@@ -72,12 +73,13 @@ def find_lr(
     first = optimizer.param_groups[0]["lr"]
     if not first > 0:
         raise ValueError(f"the optimizer's first rate is {first}; expected one above 0")
-    device = place(model)
+    device = place(model, optimizer)
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
     shares = [group["lr"] / first for group in optimizer.param_groups]
     rates, losses, smooth = [], [], 0.0
     with kept_modes(model), own_random_numbers(mixed_seed(seed), device):
         try:
+            seed_epoch(seed, 1, loader)
             train_mode(model)
             for step, batch in enumerate(islice(_endless(loader), steps)):
                 rate = lowest * (highest / lowest) ** (step / (steps - 1))

@@ -73,7 +73,8 @@ def hardware() -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{_cpu_name()}, {cpu_count()} cores"
+        gpu = f"{device.type.upper()} of " * (device.type != "cpu")
+        name = f"{gpu}{_cpu_name()}, {cpu_count()} cores"
     return f"{name}, {best_precision(device)}"
 
 

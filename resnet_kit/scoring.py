@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 
 from .evaluation import Evaluation
-from .settings import arithmetic, place, progress_bar, resolve_precision
+from .settings import arithmetic, place, progress_bar, resolve_precision, send
 from .transfer import kept_modes
 
 
@@ -77,9 +77,9 @@ def predict_batches(
     model.eval()
     for inputs, labels in batches:
         with arithmetic(device, precision):
-            logits = checked_logits(model, inputs.to(device, non_blocking=True))
+            logits = checked_logits(model, send(inputs, device))
         check_labels(labels, logits)
-        yield logits.float(), labels.to(device, non_blocking=True)
+        yield logits.float(), send(labels, device)
 
 
 def checked_logits(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ import os
 import platform
 import random
 import signal
+import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 
@@ -50,16 +51,29 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def place(model: torch.nn.Module) -> torch.device:
+def place(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> torch.device:
     """Move a model from the CPU to the default device; return the device where it is now.
 
-    A model that someone put on an accelerator stays there.
+    A model that someone put on an accelerator stays there. What the optimizer remembers follows.
     """
     tensor = next(chain(model.parameters(), model.buffers()), torch.empty(0))
     if tensor.device.type != "cpu":
         return tensor.device
-    model.to(default_device())
-    return default_device()
+    device = default_device()
+    model.to(device)
+    if optimizer is not None and optimizer.state and device.type != "cpu":
+        optimizer.load_state_dict(optimizer.state_dict())  # Adagrad's, say, is as old as itself
+    return device
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the tensor on the device, without waiting for what a CUDA GPU is busy with.
+
+    Apple's GPUs would read a tensor that may be freed already, so there it waits.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def best_precision(device: torch.device) -> str:
@@ -98,16 +112,32 @@ def resolve_precision(device: torch.device, precision: str) -> str:
 def arithmetic(device: torch.device, precision: str):
     """Run what is inside in this precision: autocast for bf16 and fp16, true float32 for fp32."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    true_fp32 = device.type == "cuda" and precision == "fp32"
-    tf32 = torch.backends.cudnn.allow_tf32 if true_fp32 else None
-    if true_fp32:
-        torch.backends.cudnn.allow_tf32 = False  # 19-bit convolutions are cuDNN's default
+    autocast = torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+    exact = device.type == "cuda" and precision == "fp32"
+    with autocast, without_tf32() if exact else nullcontext():
+        yield
+
+
+@contextmanager
+def without_tf32():
+    """Switch off cuDNN's 19-bit convolutions, its default, inside.
+
+    torch refuses the switch to someone who used its newer ones: that is a choice, and is kept.
+    """
+    cudnn = torch.backends.cudnn
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the newer ones, which torch.compile does not read
+        try:
+            before, cudnn.allow_tf32 = cudnn.allow_tf32, False
+        except RuntimeError:
+            before = False
     try:
-        with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-            yield
+        yield
     finally:
-        if true_fp32:
-            torch.backends.cudnn.allow_tf32 = tf32
+        if before:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                cudnn.allow_tf32 = True
 
 
 def cpu_count() -> int:
@@ -123,10 +153,12 @@ def keep_freed_memory() -> None:
     It would give large blocks back at once, and the empty pages that come instead cost a training
     on the CPU time. The process stays as large as it once was. Other C libraries are left alone.
     """
-    if platform.libc_ver()[0] == "glibc":
-        mmap_threshold, trim_threshold = -3, -1  # the names of malloc.h are M_MMAP_THRESHOLD, …
-        for option in (mmap_threshold, trim_threshold):
-            ctypes.CDLL(None).mallopt(option, 2**31 - 1)
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mmap_threshold, trim_threshold = -3, -1  # the names of malloc.h are M_MMAP_THRESHOLD, …
+    if mallopt(mmap_threshold, 2**31 - 1) or mallopt(mmap_threshold, 2**25):  # older: 32 MiB
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def prepare_worker(worker: int) -> None:
@@ -159,11 +191,11 @@ def data_root() -> Path:
 
 
 def short_path(path: Path) -> str:
-    """Return a path as messages show it: `data/…` below the data root, else as it is."""
-    try:
-        return str(Path("data") / Path(path).relative_to(data_root()))
-    except ValueError:
-        return str(path)
+    """Return a path as messages show it: `data/…` in the checkout's data root, else as it is."""
+    root = data_root()
+    if root == Path(__file__).resolve().parent.parent / "data" and Path(path).is_relative_to(root):
+        return str(Path("data") / Path(path).relative_to(root))
+    return str(path)
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -188,12 +220,13 @@ def own_random_numbers(seed: int, device: torch.device | None = None):
     """
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     accelerator = device is not None and device.type != "cpu" and torch.get_device_module(device)
-    state = accelerator.get_rng_state() if accelerator else None
+    which = "_all" if accelerator is torch.cuda else ""  # of several GPUs each has its own
+    state = getattr(accelerator, f"get_rng_state{which}")() if accelerator else None
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
     if accelerator:
-        accelerator.manual_seed(seed)
+        getattr(accelerator, f"manual_seed{which}")(seed)
     try:
         yield
     finally:
@@ -201,7 +234,7 @@ def own_random_numbers(seed: int, device: torch.device | None = None):
         np.random.set_state(numpy)
         torch.set_rng_state(cpu)
         if accelerator:
-            accelerator.set_rng_state(state)
+            getattr(accelerator, f"set_rng_state{which}")(state)
 
 
 def progress_bar(iterable=None, *, total=None, description="", show=True):

@@ -174,8 +174,20 @@ def _scored(data) -> list:
 
 
 def _last_stage(model: nn.Module) -> list[str]:
-    """Return the names of the last child with parameters before the head, and of the head's own."""
+    """Return the names of the last stage before the head, and of the child that holds the head.
+
+    The stage is the last child with parameters; where one child is the whole backbone, as in
+    VGG and MobileNet, the last layer with weights in it.
+    """
     head = head_of(model)
     names = [name for name, child in model.named_children() if list(child.parameters())]
     last = next(name for name in names if any(m is head for m in getattr(model, name).modules()))
-    return names[max(0, names.index(last) - 1) : names.index(last) + 1]
+    stages = names[: names.index(last)]
+    if len(stages) == 1:
+        inner = [
+            f"{stages[0]}.{name}"
+            for name, child in getattr(model, stages[0]).named_children()
+            if any(parameter.ndim > 1 for parameter in child.parameters())
+        ]
+        stages = inner or stages
+    return [*stages[-1:], last]

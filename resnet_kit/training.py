@@ -80,7 +80,7 @@ def train_and_eval(
     """
     _check_arguments(locals())
     check_optimizer(model, optimizer, scheduler)
-    device = place(model)
+    device = place(model, optimizer)
     if device.type == "cpu":
         keep_freed_memory()
     settings = {
@@ -92,7 +92,8 @@ def train_and_eval(
         "average": average,
     }
     folder = None if checkpoint is None else Path(checkpoint)
-    wanted = None if precision == "fp32" else torch.channels_last
+    plain = precision == "fp32" or device.type == "mps"  # whose BatchNorm fails in channels_last
+    wanted = None if plain else torch.channels_last
     randomness, memory = own_random_numbers(mixed_seed(seed), device), memory_format(model, wanted)
     with randomness, memory, Interrupts() as interrupts:
         run = TrainingRun(

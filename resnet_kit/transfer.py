@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, list_models
 
@@ -53,25 +54,28 @@ def weights(arch: str, source: str | Path | None = "auto") -> Weights:
     >>> weights("resnet18", None)
     Weights(resnet18, scratch, 224 px, 0 classes)
     """
-    if arch not in list_models():
-        near = [name for name in list_models() if name.startswith(str(arch)[:3])]
+    known = list_models(module=torchvision.models)  # those that name what is in a picture
+    if arch not in known:
+        near = [name for name in known if name.startswith(str(arch)[:3])]
         raise ValueError(
             f"torchvision has no model {arch!r}; "
             f"expected a name such as {', '.join(near[:12] or ['resnet18', 'resnet50'])}"
         )
     if source is None:
         return Weights(arch, "scratch", 224, IMAGENET_MEAN, IMAGENET_STD)
-    if source == "imagenet":
-        return _imagenet(arch)
-    if source == "tiny":
-        return _tiny(arch)
-    if source == "auto":
-        return _auto(arch)
+    named = {"imagenet": _imagenet, "tiny": _tiny, "auto": _auto}
+    if source in named:
+        return named[source](arch)
     return _from_file(arch, Path(source))
 
 
 def _imagenet(arch: str) -> Weights:
     enum = get_model_weights(arch).DEFAULT
+    if quick_mode() and not _cached(arch):
+        raise FileNotFoundError(
+            f"{arch}: no ImageNet weights are cached, and quick mode downloads nothing; take "
+            '"auto" or "tiny", or leave quick mode (RESNET_KIT_QUICK)'
+        )
     preset = enum.transforms()
     return Weights(
         arch,
@@ -80,8 +84,13 @@ def _imagenet(arch: str) -> Weights:
         tuple(preset.mean),
         tuple(preset.std),
         tuple(enum.meta["categories"]),
-        lambda: enum.get_state_dict(progress=False, check_hash=True),
+        lambda: get_model(arch, weights=enum, progress=False).state_dict(),  # checks the hash
     )
+
+
+def _cached(arch: str) -> bool:
+    name = Path(get_model_weights(arch).DEFAULT.url).name
+    return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
 
 
 def _tiny(arch: str) -> Weights:
@@ -107,14 +116,12 @@ def _shipped(arch: str) -> Path | None:
 
 
 def _auto(arch: str) -> Weights:
-    url = get_model_weights(arch).DEFAULT.url
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if quick_mode():
         reason = "quick mode opens no connection"
-    elif cached.is_file():
+    elif _cached(arch):
         print(f"{arch}: ImageNet weights from torch's cache.")
         return _imagenet(arch)
-    elif _reachable(url.split("/")[2]):
+    elif _reachable("download.pytorch.org"):
         print(f"{arch}: ImageNet weights, downloaded once into torch's cache.")
         return _imagenet(arch)
     else:
@@ -167,7 +174,7 @@ def pretrained(weights: Weights, *, num_classes: int) -> nn.Module:
         model = get_model(weights.arch, weights=None, num_classes=num_classes)
     else:
         state, model = weights.read(), get_model(weights.arch, weights=None)
-        outputs = state.get(f"{_head_name(model)}.weight", torch.empty(0)).shape[0]
+        outputs = state.get(f"{head_name(model)}.weight", torch.empty(0)).shape[0]
         if outputs and outputs != head_of(model).out_features:
             replace_head(model, outputs)
         fit_weights(model, state, f"the file for {weights.arch}")
@@ -176,7 +183,7 @@ def pretrained(weights: Weights, *, num_classes: int) -> nn.Module:
     return model
 
 
-def _head_name(model: nn.Module) -> str:
+def head_name(model: nn.Module) -> str:
     """Return the dotted name of the last linear layer, for torchvision's classification models."""
     if any(name.startswith(("aux", "AuxLogits")) for name, _ in model.named_children()):
         raise ValueError(
@@ -198,14 +205,14 @@ def _head_name(model: nn.Module) -> str:
 
 def head_of(model: nn.Module) -> nn.Linear:
     """Return the last linear layer, which turns features into logits (`fc` of a ResNet)."""
-    return model.get_submodule(_head_name(model))
+    return model.get_submodule(head_name(model))
 
 
 def replace_head(model: nn.Module, num_classes: int) -> nn.Linear:
     """Put a new, random linear head for `num_classes` into the model, in place, and return it."""
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; expected at least 1")
-    name, old = _head_name(model), head_of(model)
+    name, old = head_name(model), head_of(model)
     head = nn.Linear(old.in_features, num_classes).to(old.weight.device)
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, head)

@@ -11,7 +11,7 @@ def test_quick_mode_takes_a_few_drawn_pictures_and_says_so(data_root, capsys):
     folder = rk.cat_dog_ants_bees()
     line = capsys.readouterr().out
     assert line.count("\n") == 1 and "Wanted the photos" in line and "drawn" in line
-    assert 'rk.cat_dog_ants_bees("photos")' in line and str(data_root) not in line
+    assert 'rk.cat_dog_ants_bees("photos")' in line
     assert 40 <= len(rk.picture_files(folder)) <= 120
     stamp = os.stat(folder).st_mtime_ns
     assert rk.cat_dog_ants_bees("drawn") == folder and os.stat(folder).st_mtime_ns == stamp

@@ -286,6 +286,7 @@ def test_mixup_and_cutmix_train_with_any_loader():
         ({"train": (np.zeros((0, 4, 4), np.uint8), np.zeros(0, int))}, "train is empty"),
         ({"train": (np.zeros((2, 4, 4), np.uint8), [0])}, "2 pictures and labels of shape"),
         ({"train": (np.zeros((2, 4, 4), np.uint8), [0.0, 1.0])}, "one whole number per picture"),
+        ({"train": (np.zeros((2, 4, 4), np.uint8), ["a", "b"])}, "train: can't convert np.ndarray"),
         ({"train": (np.zeros((2, 4, 4), np.uint8), [0, -1])}, "labels from -1 to 0; expected 0 to"),
         ({"val": (np.zeros((2, 4, 4), np.uint8), [0, 7])}, "val has labels from 0 to 7"),
         ({"val": (np.zeros((2, 8, 8), np.uint8), [0, 1])}, "expected one shape"),

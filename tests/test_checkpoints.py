@@ -22,6 +22,14 @@ def test_weights_come_back_exactly(tmp_path):
     assert all(tensor.is_contiguous() for tensor in state.values())
 
 
+def test_what_was_read_does_not_change_with_the_file(tmp_path):
+    path = rk.save_weights({"a": torch.ones(5000)}, tmp_path / "a.safetensors")
+    tensors, _ = rk.read_weights(path)
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert (tensors["a"] == 1).all()
+
+
 def test_pth_weights_are_loaded(tmp_path):
     torch.save(small_net().state_dict(), tmp_path / "a.pth")
     rk.load_weights(small_net(), tmp_path / "a.pth")

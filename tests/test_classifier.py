@@ -95,6 +95,13 @@ def test_any_kind_of_picture_will_do(of_files, tmp_path):
     assert clf.predict(tmp_path / "turned.png")["confidence"][0] == wanted
 
 
+def test_nothing_to_predict_is_refused(of_files, tmp_path):
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "ab.safetensors", *of_files))
+    for nothing in ([], np.zeros((0, 16, 16, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"no pictures in (list|ndarray); expected a file"):
+            clf.predict(nothing)
+
+
 def test_what_cannot_be_read_gets_a_row_with_its_problem(of_files, tmp_path):
     clf = rk.load_classifier(rk.save_classifier(tmp_path / "ab.safetensors", *of_files))
     good = write_picture(tmp_path / "new" / "a.png")

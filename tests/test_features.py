@@ -6,6 +6,7 @@ from torch import nn
 
 import resnet_kit as rk
 from resnet_kit import features as features_module
+from resnet_kit.features import features_of
 from resnet_kit.resnets import cifar_resnet
 
 
@@ -130,6 +131,8 @@ def test_any_torchvision_like_backbone_will_do(arch, folder):
     assert rows(features.val).shape == (1, 5, head.in_features) and features.test is None
     live = rk.evaluate(model, loaders.val).probabilities
     assert np.allclose(rk.evaluate(head, features.val).probabilities, live, atol=1e-6)
+    half = rk.extract_features(model, loaders, precision="bf16")
+    assert torch.allclose(rows(half.val), rows(features.val), atol=0.05, rtol=0.1)
 
 
 def lines_of(capsys) -> list[str]:
@@ -216,6 +219,18 @@ def test_probes_of_two_classes_use_every_view(folder):
     assert estimator[-1].shape_fit_[0] == 22
     with pytest.raises(ValueError, match="no split 'test'; these features have: train, val"):
         rk.svm_probe(features, split="test")
+
+
+@pytest.mark.parametrize("probe", [rk.svm_probe, rk.knn_probe, rk.logistic_probe])
+@pytest.mark.parametrize("known", [(0, 2), (0, 2, 3)])
+def test_a_class_without_training_pictures_is_never_said_and_shifts_none(probe, known):
+    rng, centres = np.random.default_rng(0), 9 * torch.eye(4)
+    labels = torch.from_numpy(rng.choice(known, 40))
+    noise = torch.from_numpy(rng.normal(size=(40, 4))).float()
+    parts = dict.fromkeys(("train", "val"), ((centres[labels] + noise)[None], labels[None]))
+    result, _ = probe(features_of(parts, tuple("abcd"), batch_size=8, seed=0))
+    assert result.accuracy > 0.9 and result.probabilities.shape == (40, 4)
+    assert not result.probabilities[:, 1].any()
 
 
 def test_a_class_of_one_picture_needs_no_cross_validation(folder):

@@ -147,6 +147,14 @@ def test_duplicates_of_every_kind_are_found_across_splits(pets):
         inspect(pets).plot_pairs(table[:0])
 
 
+def test_a_file_named_twice_is_moved_once(pets, monkeypatch):
+    monkeypatch.chdir(pets)
+    report, name = inspect("."), first(pets).relative_to(pets).as_posix()
+    folder = report.quarantine([name, name])
+    assert folder == pets.with_name("pets_quarantine") and (folder / name).is_file()
+    assert report.undo_quarantine() == 1 and (pets / name).is_file()
+
+
 def test_quarantine_moves_and_undo_brings_everything_back(pets):
     before = sorted(p.relative_to(pets) for p in pets.rglob("*"))
     report, name = inspect(pets), first(pets).relative_to(pets).as_posix()

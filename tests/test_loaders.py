@@ -120,6 +120,7 @@ def test_loading_leaves_the_callers_random_numbers_alone(folder):
     expected = torch.rand(2)
     torch.manual_seed(0)
     dataset[1, 2]
+    next(iter(loader))
     assert torch.equal(torch.rand(2), expected)
     assert len(loader) == 1
 
@@ -155,7 +156,7 @@ class Unreachable:
 
 def test_workers_leave_dropped_loaders_of_the_main_process_alone(folder, capfd, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # pytest's does not print
-    loaders = rk.image_folders(folder, size=16, workers=2, batch_size=2, augment=collect_garbage)
+    loaders = rk.image_folders(folder, size=16, workers=2, batch_size=3, augment=collect_garbage)
     gc.disable()
     try:
         dropped = weakref.ref(Unreachable(iter(loaders.val)))
@@ -170,17 +171,24 @@ def test_workers_follow_device_and_platform(monkeypatch):
     monkeypatch.setattr(module, "cpu_count", lambda: 6)
     monkeypatch.setenv("RESNET_KIT_DEVICE", "cpu")
     monkeypatch.setattr(module, "workers_fork", lambda: True)
-    assert module._default_workers() == 2
+    assert module._default_workers("standard") == 2
     monkeypatch.setattr(module, "workers_fork", lambda: False)
-    assert module._default_workers() == 0
+    assert module._default_workers("standard") == 0
     monkeypatch.setenv("RESNET_KIT_DEVICE", "cuda")
-    assert module._default_workers() == 6
+    assert module._default_workers("standard") == 4
+    own = v2.Identity()
+    assert module._default_workers(own) == 4
+    own.__module__ = "__main__"  # of a notebook, which a spawned process cannot import
+    assert module._default_workers(own) == 0
+    monkeypatch.setattr(module, "workers_fork", lambda: True)
+    assert module._default_workers(own) == 6
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "size is 0; expected at least 1 pixel"),
+        ({"size": 0}, "size is 0; expected a whole number of pixels, at least 1"),
+        ({"size": {1: 64}}, "size is {1: 64}; expected a whole number of pixels"),
         ({"mean": [0], "std": [1]}, "expected three numbers each"),
         ({"mean": [0, 0, 0], "std": [1, 0, 1]}, "deviations above 0"),
     ],
@@ -346,6 +354,15 @@ def test_class_weights_make_all_classes_count_the_same():
     for wrong in ([], [0, 3], [-1]):
         with pytest.raises(ValueError, match=r"labels \[.*\]; expected some of 0 to 2"):
             rk.class_weights(wrong, 3)
+
+
+def test_a_single_last_picture_is_not_trained_on_alone(folder):
+    loaders = rk.image_folders(folder, size=16, batch_size=5, workers=0)
+    assert len(loaders.train.dataset) == 11 and len(loaders.train) == 2
+    assert [len(labels) for _, labels in loaders.train] == [5, 5]
+    assert [len(labels) for _, labels in loaders.plain("train")] == [5, 5, 1]
+    whole = rk.image_folders(folder, size=16, batch_size=4, workers=0)
+    assert [len(labels) for _, labels in whole.train] == [4, 4, 3]
 
 
 def test_balanced_loaders_draw_every_class_equally_often(tmp_path):

@@ -37,6 +37,17 @@ def test_model_optimizer_modes_and_random_numbers_are_left_as_they_were(problem)
     assert [m.training for m in model] == [True, False, True, True]
 
 
+def test_a_search_sees_the_first_epoch_and_is_the_same_again():
+    data, searches = rk.named_dataset("digits"), []
+    for epoch in (1, 7):
+        data.train.sampler.set_epoch(epoch)
+        rk.seed_everything(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        searches.append(rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, data.train, steps=9))
+    assert searches[0].losses == searches[1].losses
+
+
 def test_the_suggested_rate_learns_and_a_hundred_times_as_much_does_not(problem):
     model, criterion, _, loader = problem
     search = rk.find_lr(*problem, highest=1000.0)

@@ -110,6 +110,26 @@ def test_mnist_is_downloaded_in_its_true_format_once(data_root, full_mode, serve
     assert torch.equal(again.train.dataset.images, data.train.dataset.images)
 
 
+def test_what_was_downloaded_outlives_a_full_disk(data_root, full_mode, monkeypatch):
+    def downloaded(folder, **options):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "archive").touch()
+        images = np.arange(200 * 64, dtype=np.uint8).reshape(200, 8, 8)
+        return SimpleNamespace(data=images, targets=np.arange(200) % 10, classes=None)
+
+    def full(*arguments, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", downloaded)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(FileNotFoundError, match="No space left on device"):
+            rk.named_dataset("mnist")
+    assert [path.name for path in data_root.iterdir()] == ["mnist.download"]
+    assert (data_root / "mnist.download" / "archive").is_file()
+    assert len(rk.named_dataset("mnist").test.dataset) == 200
+
+
 def cifar_archive(folder: Path, arrays: dict[str, np.ndarray]) -> dict:
     """Write an archive as CIFAR-10's; return what torchvision's class knows of it."""
     about = {"train_list": [], "test_list": []}
@@ -280,8 +300,8 @@ def test_without_leave_nothing_is_downloaded(data_root, full_mode, monkeypatch, 
     data = rk.named_dataset("cifar10", stand_in="digits", download=False)
     assert data.size == 8
     assert capsys.readouterr().out == (
-        'Wanted cifar10, but data/cifar10.npz is not there (rk.named_dataset("cifar10") downloads '
-        "it); using digits instead.\n"
+        f"Wanted cifar10, but {data_root / 'cifar10.npz'} is not there "
+        '(rk.named_dataset("cifar10") downloads it); using digits instead.\n'
     )
     with pytest.raises(FileNotFoundError, match="flowers102 is not there"):
         rk.named_dataset("flowers102", download=False)

@@ -1,3 +1,4 @@
+import os
 import platform
 import random
 import subprocess
@@ -89,9 +90,10 @@ def test_other_devices_take_fp32_and_wrong_names_are_refused():
 def test_data_root_is_the_checkouts_unless_it_is_set(monkeypatch, tmp_path):
     monkeypatch.delenv("RESNET_KIT_DATA", raising=False)
     assert (rk.data_root() / "README.md").is_file()
+    assert settings.short_path(rk.data_root() / "cats") == os.path.join("data", "cats")
     monkeypatch.setenv("RESNET_KIT_DATA", str(tmp_path))
     assert rk.data_root() == tmp_path
-    assert settings.short_path(tmp_path / "cats") == "data/cats"
+    assert settings.short_path(tmp_path / "cats") == str(tmp_path / "cats")
 
 
 def test_import_is_light():
@@ -110,6 +112,26 @@ def test_progress_bars_leave_nothing_behind(monkeypatch, capsys):
     assert settings.progress_bar([1], show=False).disable
 
 
+@pytest.mark.parametrize(
+    "switch", ["cudnn.allow_tf32 = True", "cudnn.conv.fp32_precision = 'tf32'"]
+)
+def test_tf32_is_off_inside_and_as_it_was_after(switch):
+    read = switch.split(" = ")[0]
+    if "conv" in switch and not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("this torch has the old switch alone")
+    code = f"""
+from torch.backends import cudnn
+from resnet_kit.settings import without_tf32
+{switch}
+with without_tf32():
+    inside = {read}
+print(inside, {read})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    inside, after = done.stdout.split() or [done.stderr, ""]
+    assert inside in ("False", "none") and after == switch.split(" = ")[1].strip("'")
+
+
 FAULTS = """
 import resource, torch
 from resnet_kit.settings import keep_freed_memory
@@ -117,7 +139,7 @@ from resnet_kit.settings import keep_freed_memory
 def page_faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
-        torch.ones(16, 2**20)
+        torch.ones(4, 2**20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 given_back = page_faults()

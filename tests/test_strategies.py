@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 import resnet_kit as rk
@@ -163,6 +164,16 @@ def test_what_is_trained_is_what_the_name_says(colors, tiny, monkeypatch):
     rk.compare_strategies(colors, weights=tiny, strategies=rest, seeds=(0,), **SMALL)
     assert trained[0] == {"layer4", "fc"}
     assert trained[1] == trained[2] == {"conv1", "bn1", "layer1", "layer2", "layer3"} | trained[0]
+
+
+@pytest.mark.parametrize(
+    "arch, stage",
+    [("resnet18", "layer4"), ("vgg11", "features.18"), ("densenet121", "features.denseblock4")],
+)
+def test_the_last_stage_is_not_the_whole_backbone(arch, stage):
+    with torch.device("meta"):
+        model = torchvision.models.get_model(arch)
+    assert strategies._last_stage(model) == [stage, "fc" if arch == "resnet18" else "classifier"]
 
 
 def test_wrong_names_are_refused(colors):

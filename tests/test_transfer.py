@@ -142,6 +142,17 @@ def test_cached_imagenet_weights_are_taken(full_mode, no_network, monkeypatch, t
     assert "from torch's cache" in capsys.readouterr().out
 
 
+def test_quick_mode_downloads_no_imagenet_weights(no_network, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no ImageNet weights are cached, and quick mode"):
+        rk.weights("resnet18", "imagenet")
+
+
+def test_models_that_do_not_classify_are_refused():
+    with pytest.raises(ValueError, match="torchvision has no model 'deeplabv3_resnet50'"):
+        rk.weights("deeplabv3_resnet50", "imagenet")
+
+
 def test_weights_of_a_file_fill_all_but_the_head(tmp_path, capsys):
     original = torchvision.models.resnet18(num_classes=7)
     torch.save(original.state_dict(), tmp_path / "a.pth")
