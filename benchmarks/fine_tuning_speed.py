@@ -98,6 +98,7 @@ def main() -> None:
     rows = [row(given, "seconds per epoch", name, seconds) for name, seconds in times.items()]
     rows.append(row(given, "times as fast", "train_and_eval, batch 32", ratios))
     command = f"python benchmarks/fine_tuning_speed.py PHOTOS --rounds {given.rounds}"
+    command += f" --arch {given.arch} --size {given.size}"
     rk.write_results(RESULTS / "fine_tuning_speed.json", rows, command=command)
     print(f"train_and_eval is {statistics.median(ratios):.2f} times as fast (median)")
 
