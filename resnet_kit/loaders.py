@@ -210,6 +210,8 @@ def image_folders(
     size = (like.size if like else 224) if size is None else size
     if not isinstance(size, Integral) or size < 1:
         raise ValueError(f"size is {size!r}; expected a whole number of pixels, at least 1")
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
     if mean is None:
         found = splits["train"]
         plain = PictureFiles(found.files, found.labels, found.classes, nn.Identity())

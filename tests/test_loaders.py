@@ -189,6 +189,7 @@ def test_workers_follow_device_and_platform(monkeypatch):
     [
         ({"size": 0}, "size is 0; expected a whole number of pixels, at least 1"),
         ({"size": {1: 64}}, "size is {1: 64}; expected a whole number of pixels"),
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number of at least 1"),
         ({"mean": [0], "std": [1]}, "expected three numbers each"),
         ({"mean": [0, 0, 0], "std": [1, 0, 1]}, "deviations above 0"),
     ],
