@@ -58,7 +58,7 @@ def weights(arch: str, source: str | Path | None = "auto") -> Weights:
     if arch not in known:
         near = [name for name in known if name.startswith(str(arch)[:3])]
         raise ValueError(
-            f"torchvision has no model {arch!r}; "
+            f"torchvision has no classifier {arch!r}; "
             f"expected a name such as {', '.join(near[:12] or ['resnet18', 'resnet50'])}"
         )
     if source is None:
@@ -74,7 +74,7 @@ def _imagenet(arch: str) -> Weights:
     if quick_mode() and not _cached(arch):
         raise FileNotFoundError(
             f"{arch}: no ImageNet weights are cached, and quick mode downloads nothing; take "
-            '"auto" or "tiny", or leave quick mode (RESNET_KIT_QUICK)'
+            'rk.weights("resnet18", "tiny"), or leave quick mode (RESNET_KIT_QUICK)'
         )
     preset = enum.transforms()
     return Weights(

@@ -149,7 +149,7 @@ def test_quick_mode_downloads_no_imagenet_weights(no_network, monkeypatch, tmp_p
 
 
 def test_models_that_do_not_classify_are_refused():
-    with pytest.raises(ValueError, match="torchvision has no model 'deeplabv3_resnet50'"):
+    with pytest.raises(ValueError, match="torchvision has no classifier 'deeplabv3_resnet50'"):
         rk.weights("deeplabv3_resnet50", "imagenet")
 
 
@@ -173,9 +173,9 @@ def test_preparation_travels_with_a_file(tmp_path, capsys):
 
 
 def test_unknown_architectures_and_wrong_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no model 'resnet17'; expected a name such as .*resnet18"):
+    with pytest.raises(ValueError, match="no classifier 'resnet17'; expected a name such as .*resnet18"):
         rk.weights("resnet17")
-    with pytest.raises(ValueError, match="no model 18; expected a name"):
+    with pytest.raises(ValueError, match="no classifier 18; expected a name"):
         rk.weights(18)
     with pytest.raises(FileNotFoundError, match="no file"):
         rk.weights("resnet18", tmp_path / "a.pth")
