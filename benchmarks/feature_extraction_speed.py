@@ -4,8 +4,8 @@
 
 PHOTOS is the folder with train/ and eval/ of the cat/dog/ants/bees photos. The tutorial's loop is
 that of fine_tuning_speed.py with `requires_grad=False` on the backbone: it runs the net over every
-picture in every epoch, over those of train/ and then, to score, over those of eval/. The tutorial
-as it was published scored its training folder; what that takes is a row of its own. Ours computes
+picture in every epoch, over those of train/ and then, to score, over those of eval/. As it
+was published it scored its training folder; what that takes is a row of its own. Ours computes
 the features once and trains the head on them; the time includes both. A bare forward pass runs the
 net over every prepared picture once, at the same precision and memory format. They take turns, each
 in a process of its own. The weights are those that travel with the package, a ResNet-18's, grown to
@@ -113,7 +113,7 @@ def main() -> None:
     given = parser.parse_args()
     loop = f"tutorial's frozen loop, {given.epochs} epochs"
     once = f"features once, {given.epochs} epochs"
-    published, bare = f"{loop}, scoring its training folder", "bare forward pass"
+    published, bare = f"{loop}, as published", "bare forward pass"
     runs = {tutorial: (loop, published), ours: (once,), bare_forward: (bare,)}
     seconds, accuracies = {loop: [], published: [], once: [], bare: []}, {loop: [], once: []}
     for number in range(given.rounds):
@@ -130,7 +130,7 @@ def main() -> None:
     rows += [row(given, "accuracy on eval", name, values) for name, values in accuracies.items()]
     for metric, slow, fast in (
         ("times as fast", loop, once),
-        ("times as fast as scoring the training folder", published, once),
+        ("times as fast as the loop as published", published, once),
         ("of a bare forward pass", once, bare),
     ):
         ratios = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]

@@ -173,7 +173,7 @@ def test_preparation_travels_with_a_file(tmp_path, capsys):
 
 
 def test_unknown_architectures_and_wrong_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no classifier 'resnet17'; expected a name such as .*resnet18"):
+    with pytest.raises(ValueError, match="no classifier 'resnet17'; expected a name such as"):
         rk.weights("resnet17")
     with pytest.raises(ValueError, match="no classifier 18; expected a name"):
         rk.weights(18)
