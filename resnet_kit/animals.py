@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .drawn import VERSION, draw_folder
+from .drawn import kept_folder
 from .images import picture_files
 from .photos import download_photos
 from .settings import data_root, quick_mode, short_path
@@ -68,9 +68,5 @@ def _check_photos(folder: Path) -> None:
 
 
 def _drawn_folder(progress: bool) -> Path:
-    """Draw the pictures unless this version of them is there."""
-    name = "cat_dog_ants_bees_drawn" + ("_quick" if quick_mode() else "")
-    folder = data_root() / f"{name}_v{VERSION}"
-    if not folder.is_dir():
-        draw_folder(folder, QUICK_COUNTS if quick_mode() else DRAWN_COUNTS, progress=progress)
-    return folder
+    counts = QUICK_COUNTS if quick_mode() else DRAWN_COUNTS
+    return kept_folder("cat_dog_ants_bees_drawn", counts, progress=progress)

@@ -56,7 +56,7 @@ class ResizedCrop:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror every second picture, left to right."""
+    """Mirror a random half of the pictures, left to right."""
 
     draws: ClassVar[int] = 1
 

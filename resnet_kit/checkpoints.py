@@ -87,7 +87,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 def bytes_of(tensor: Tensor) -> bytes:
     """Return a tensor's content."""
-    return tensor.detach().cpu().contiguous().numpy().tobytes()
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes()  # NumPy has no bfloat16
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -125,7 +125,7 @@ def _shared_memory() -> Line:
 
 
 def _opencv() -> Line:
-    names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python")
+    names = [f"opencv-{x}python{y}" for x in ("", "contrib-") for y in ("", "-headless")]
     found = {name: version for name in names if (version := _version(name))}
     text = ", ".join(f"{name} {version}" for name, version in found.items()) or "missing"
     if len(found) > 1:
@@ -150,7 +150,7 @@ def _data() -> Line:
     names = [name for name in DOWNLOADED if (root / f"{name}.npz").is_file()]
     names += [name for name in ("flowers102", "cat_dog_ants_bees") if (root / name).is_dir()]
     there = ", ".join(names) or "no real pictures yet; drawn ones stand in"
-    free = shutil.disk_usage(root if root.is_dir() else Path.home()).free
+    free = shutil.disk_usage(next(p for p in (root, *root.absolute().parents) if p.exists())).free
     fix = (
         "" if free > 2e9 else f"only {free / 1e9:.1f} GB free; set RESNET_KIT_DATA to another disk"
     )

@@ -1,6 +1,6 @@
 """A trained classifier: it names what is in pictures of any kind, and exports itself as ONNX."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ class Classifier:
         """Return a pandas table with a row per picture: `predicted`, `confidence` in 0…1, and more.
 
         `pictures` is a file, a folder (all pictures below it), a PIL picture, a uint8 array
-        `(H, W)`, `(H, W, C)` or `(N, H, W, C)`, or a sequence of files, PIL pictures and arrays.
+        `(H, W)`, `(H, W, C)` or `(N, H, W, C)`, or several files, PIL pictures and arrays.
         `top_k` adds the next classes as `class 2`, `confidence 2`, …. Of a calibrated classifier
         `unlike` says that a picture is unlike the training pictures. What cannot be read gets a
         row with its `problem` and no prediction.
@@ -76,7 +76,7 @@ class Classifier:
         """Return a picture `(C, size, size)` as validation sees it, or why there is none."""
         try:
             picture = _as_tensor(item)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # decoders raise anything
             return error
         channels = len(self.about["mean"])
         if len(picture) > channels:
@@ -114,16 +114,17 @@ class Classifier:
     @torch.no_grad()
     def _scores(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities `(N, K)` and distances to the nearest class `(N,)`, on the CPU."""
-        device, features = place(self.model), []
-        hook = head_of(self.model).register_forward_pre_hook(lambda _, x: features.append(x[0]))
+        device, features, hooks = place(self.model), [], []
+        if self.means is not None:
+            head = head_of(self.model)
+            hooks = [head.register_forward_pre_hook(lambda _, x: features.append(x[0].cpu()))]
         try:
             with kept_modes(self.model), arithmetic(device, "fp32"):
                 logits = self.model.eval()(pictures.to(device)).cpu()
         finally:
-            hook.remove()
-        far = torch.zeros(len(pictures))
-        if self.means is not None:
-            far = distances(features[0].cpu(), self.means)
+            for hook in hooks:
+                hook.remove()
+        far = distances(features[0], self.means) if features else torch.zeros(len(pictures))
         return (logits / self.about["temperature"]).softmax(1), far
 
     def export_onnx(self, path: str | Path) -> Path:
@@ -172,22 +173,21 @@ def distances(features: Tensor, means: Tensor) -> Tensor:
 
 
 def _listed(pictures) -> list:
+    array = isinstance(pictures, np.ndarray) and pictures.ndim in (2, 3)
+    if array or isinstance(pictures, Image.Image):
+        return [pictures]
     if isinstance(pictures, str | Path):
         path = Path(pictures)
-        found = picture_files(path) if path.is_dir() else [path]
-        if not found:
-            raise ValueError(f"no pictures in {path}; expected files such as .jpg or .png")
-        return found
-    if isinstance(pictures, Image.Image):
-        return [pictures]
-    if isinstance(pictures, np.ndarray):
-        pictures = pictures if pictures.ndim == 4 else [pictures]
-    if not isinstance(pictures, Sequence | np.ndarray) or not len(pictures):
+        items, place = picture_files(path) if path.is_dir() else [path], path
+    else:
+        items = list(pictures) if isinstance(pictures, Iterable) else []
+        place = type(pictures).__name__
+    if not items:
         raise ValueError(
-            f"no pictures in {type(pictures).__name__}; expected a file, a folder, a PIL picture, "
-            "a uint8 array or a list of these"
+            f"no pictures in {place}; expected a file, a folder, a PIL picture, a uint8 array or a "
+            "list of these"
         )
-    return list(pictures)
+    return items
 
 
 def _as_tensor(item) -> Tensor:

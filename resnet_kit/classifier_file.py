@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ def save_classifier(
             of the validation pictures. The share of false alarms is measured on test, or on val.
 
     Raises:
-        ValueError: the architecture is not known, or the path does not end in .safetensors.
+        ValueError: the architecture is not known or not the model's, pictures of 2 or 4 channels,
+            or a path that does not end in .safetensors.
     """
     built = {"name": arch} if arch else getattr(model, "built", None)
     if built is None:
@@ -51,7 +53,7 @@ def save_classifier(
             f"it is not known how to build this {type(model).__name__} again; give its name in "
             'torchvision, save_classifier(..., arch="resnet18"), or make it with rk.pretrained'
         )
-    fit_weights(_build(built, len(loaders.classes)), model.state_dict(), "the model")
+    _check_rebuilt(model, built, loaders)
     val = evaluate(model, loaders.val, progress=False)
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     about = {
@@ -72,6 +74,7 @@ def save_classifier(
         means, limit, false_alarms = _familiar(model, loaders)
         tensors["familiar.means"] = means
         about |= {"limit": limit, "false_alarms": false_alarms}
+    about = json.loads(json.dumps(about))  # as it will be read: whole numbers as names are text
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return save_weights(tensors, path, metadata=about | {"digest": _digest(tensors, about)})
 
@@ -103,6 +106,23 @@ def load_classifier(path: str | Path) -> Classifier:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is a classifier of another make: {error!r}") from error
     return Classifier(model.eval(), about, tensors.get("familiar.means"))
+
+
+def _check_rebuilt(model: nn.Module, built: dict, loaders: Loaders) -> None:
+    """Refuse a model that its name and its weights do not bring back, and odd pictures."""
+    if len(loaders.mean) not in (1, 3):
+        raise ValueError(
+            f"pictures of {len(loaders.mean)} channels; expected grey or RGB ones for a classifier"
+        )
+    again = _build(built, len(loaders.classes))
+    fit_weights(again, model.state_dict(), "the model")
+    batch = [next(iter(loaders.val))]
+    ours, theirs = (evaluate(x, batch, progress=False).probabilities for x in (model, again))
+    if not np.allclose(ours, theirs, atol=1e-3):
+        raise ValueError(
+            f"this {type(model).__name__} computes something else than a {built['name']} with its "
+            "weights: it was changed after it was built; keep its weights with rk.save_weights"
+        )
 
 
 def _build(built: dict, num_classes: int) -> nn.Module:

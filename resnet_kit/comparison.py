@@ -1,5 +1,6 @@
 """What a comparison of strategies measured, and what follows from it: ties, advice, a figure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean
 
@@ -79,8 +80,8 @@ class Comparison:
 
     def best(self, fraction: float) -> str:
         """Return the strategy with the highest mean val accuracy at this fraction."""
-        groups = self.at(fraction)
-        return max(groups, key=lambda name: mean(run.val.accuracy for run in groups[name]))
+        accuracy = self._means(fraction, lambda run: run.val.accuracy)
+        return max(accuracy, key=accuracy.get)
 
     def tied(self, fraction: float) -> list[str]:
         """Return the best strategy and those that the val pictures cannot tell from it.
@@ -99,15 +100,19 @@ class Comparison:
 
     @property
     def recommended(self) -> str | None:
-        """The cheapest of the strategies that are tied with the best on all the pictures."""
+        """The best strategy on all the pictures, or one that is tied with it at half the time.
+
+        Of several such it is the cheapest. A smaller saving is not worth what a tie may hide.
+        """
         if not self.runs:
             return None
         fraction = max(run.fraction for run in self.runs)
-        seconds = self._seconds(fraction)
-        return min(self.tied(fraction), key=seconds.get)
+        seconds, best = self._means(fraction, lambda run: run.seconds), self.best(fraction)
+        cheapest = min(self.tied(fraction), key=seconds.get)
+        return cheapest if seconds[cheapest] <= seconds[best] / 2 else best
 
-    def _seconds(self, fraction: float) -> dict[str, float]:
-        return {name: mean(r.seconds for r in runs) for name, runs in self.at(fraction).items()}
+    def _means(self, fraction: float, of: Callable[[Run], float]) -> dict[str, float]:
+        return {name: mean(map(of, runs)) for name, runs in self.at(fraction).items()}
 
     @property
     def recommendation(self) -> str:
@@ -115,19 +120,19 @@ class Comparison:
         if not self.runs:
             return "Nothing was measured, so nothing is recommended."
         fraction = max(run.fraction for run in self.runs)
-        groups, seconds = self.at(fraction), self._seconds(fraction)
-        best, ties, cheapest = self.best(fraction), self.tied(fraction), self.recommended
-        accuracy = {name: mean(r.val.accuracy for r in runs) for name, runs in groups.items()}
+        seconds = self._means(fraction, lambda run: run.seconds)
+        accuracy = self._means(fraction, lambda run: run.val.accuracy)
+        best, ties, chosen = self.best(fraction), self.tied(fraction), self.recommended
         reason = f"best on val ({accuracy[best]:.1%})"
-        if cheapest != best:
+        if chosen != best:
             reason = (
                 f"not told apart from {best} by the val pictures, and it takes "
-                f"{_seconds_text(seconds[cheapest])} instead of {_seconds_text(seconds[best])}"
+                f"{_seconds_text(seconds[chosen])} instead of {_seconds_text(seconds[best])}"
             )
-        others = [name for name in ties if name != cheapest]
+        others = [name for name in ties if name != chosen]
         tail = f" Tied with it: {', '.join(others)}." if others else ""
-        pictures = groups[best][0].pictures
-        return f"With {pictures} training pictures: {cheapest}, {reason}.{tail}"
+        pictures = self.at(fraction)[best][0].pictures
+        return f"With {pictures} training pictures: {chosen}, {reason}.{tail}"
 
     def plot(self):
         """Draw the mean reported accuracy over the number of training pictures."""

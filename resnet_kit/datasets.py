@@ -13,7 +13,7 @@ import torchvision.datasets
 from .augmentations import Crop
 from .batches import array_loaders
 from .checkpoints import atomic_file
-from .drawn import FLOWERS, THINGS, VERSION, draw_arrays, draw_folder
+from .drawn import FLOWERS, THINGS, VERSION, draw_arrays, kept_folder
 from .loaders import Loaders, image_folders
 from .settings import data_root, quick_mode, short_path
 from .transfer import Weights
@@ -57,8 +57,8 @@ def named_dataset(
     augmentation mirrors only what may be mirrored.
 
     The flowers are folders of files: flowers102 with its official splits (train 1,020, val 1,020,
-    test 6,149), drawn_flowers with 48 kinds (train 10 each, val 10, test 20). Their other
-    arguments are those of `image_folders`.
+    test 6,149), drawn_flowers with 48 kinds (train 10 each, val 10, test 20). Their val is their
+    own, whatever `val_from_train` says; their other arguments are those of `image_folders`.
 
     `stand_in` names a set to take, announced in one line, where this one cannot be had, and in
     quick mode. Without `download`, and in quick mode, no connection is opened.
@@ -217,13 +217,10 @@ def _flowers(download: bool) -> Path:
 
 def _drawn_flowers(_: bool) -> Path:
     """Return the folder of the drawn flowers, drawn once."""
-    path = data_root() / f"drawn_flowers{'_quick' if quick_mode() else ''}_v{VERSION}"
-    if not path.is_dir():
-        names = [f"{number:02d}_{name}" for number, name in enumerate(FLOWERS, 1)]
-        train, val, test = (3, 1, 1) if quick_mode() else (10, 10, 20)
-        counts = {"train": train, "val": val, "test": test}
-        draw_folder(path, {split: dict.fromkeys(names, n) for split, n in counts.items()})
-    return path
+    names = [f"{number:02d}_{name}" for number, name in enumerate(FLOWERS, 1)]
+    train, val, test = (3, 1, 1) if quick_mode() else (10, 10, 20)
+    counts = {"train": train, "val": val, "test": test}
+    return kept_folder("drawn_flowers", {x: dict.fromkeys(names, n) for x, n in counts.items()})
 
 
 FOLDERS = {"flowers102": _flowers, "drawn_flowers": _drawn_flowers}

@@ -33,8 +33,8 @@ def _confirmed(one: Seen, other: Seen, flipped: bool) -> dict | None:
     if not exact and correlation < NEAR_CORRELATION:
         return None
     return {
-        "file": one.file,
-        "other": other.file,
+        "file": one.name,
+        "other": other.name,
         "kind": "exact" if exact else "mirrored" if flipped else "near",
         "correlation": 1.0 if exact else correlation,
         "across splits": one.split != other.split,

@@ -80,19 +80,8 @@ class Evaluation:
 
     def confused_pairs(self, n: int | None = None):
         """Return a pandas table: actual, predicted and how often, the most frequent first."""
-        import pandas as pd
-
-        cells = self.confusion * (1 - np.eye(len(self.classes), dtype=np.int64))
-        order = np.argsort(-cells, axis=None, kind="stable")[: np.count_nonzero(cells)][:n]
-        actual, predicted = np.unravel_index(order, cells.shape)
-        names = np.asarray(self.classes)
-        return pd.DataFrame(
-            {
-                "actual": names[actual],
-                "predicted": names[predicted],
-                "times": cells[actual, predicted],
-            }
-        )
+        pairs = self.mistakes().groupby(["actual", "predicted"]).size().reset_index(name="times")
+        return pairs.sort_values("times", ascending=False, kind="stable", ignore_index=True)[:n]
 
     def reliability(self, bins: int = 10):
         """Return a pandas table of equal bins: mean confidence, accuracy and pictures."""
@@ -118,23 +107,23 @@ class Evaluation:
         from .figures import REFERENCE, VAL, line_plot
 
         table = self.reliability(bins)
-        lines = {
-            "as sure as right": ([0.0, 1.0], [0.0, 1.0]),
-            "model": (table["confidence"].tolist(), table["accuracy"].tolist()),
-        }
+        points = 100 * table[["confidence", "accuracy"]]
+        lines = {"": ([0.0, 100.0], [0.0, 100.0]), "model": points.to_numpy().T.tolist()}
         error = self.calibration_error(bins)
         return line_plot(
-            lines, xlabel="confidence", title=f"accuracy; calibration error {error:.1%}",
-            colors={"as sure as right": REFERENCE, "model": VAL},
+            lines, xlabel="confidence in %", colors={"": REFERENCE, "model": VAL},
+            title=f"accuracy in %; grey: as sure as right; calibration error {error:.1%}",
         )  # fmt: skip
 
     def with_temperature(self, temperature: float) -> "Evaluation":
         """Return the same predictions with softmax(logits / temperature); see `temperature`."""
-        scaled = np.log(self.probabilities.astype(np.float64).clip(1e-12)) / temperature
-        scaled = np.exp(scaled - scaled.max(1, keepdims=True))
-        scaled /= scaled.sum(1, keepdims=True)
-        loss = float(-np.log(scaled[np.arange(len(scaled)), self.labels].clip(1e-12)).mean())
-        return replace(self, loss=loss, probabilities=scaled.astype(np.float32))
+        from scipy.special import log_softmax
+
+        # A probability of 0 is one that float32 could not hold.
+        logs = np.log(self.probabilities.astype(np.float64).clip(1e-38)) / temperature
+        logs = log_softmax(logs, axis=1)
+        loss = float(-logs[np.arange(len(logs)), self.labels].mean())
+        return replace(self, loss=loss, probabilities=np.exp(logs).astype(np.float32))
 
     def temperature(self) -> float:
         """Return the T > 0 that makes softmax(logits / T) fit the labels best (least loss).
@@ -143,13 +132,8 @@ class Evaluation:
         """
         from scipy.optimize import minimize_scalar
 
-        logits = np.log(self.probabilities.astype(np.float64).clip(1e-12))
-
         def loss(log_t: float) -> float:
-            scaled = logits / np.exp(log_t)
-            scaled -= scaled.max(1, keepdims=True)
-            right = scaled[np.arange(len(scaled)), self.labels]
-            return float((np.log(np.exp(scaled).sum(1)) - right).mean())
+            return self.with_temperature(np.exp(log_t)).loss
 
         return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 

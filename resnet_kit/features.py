@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from .batches import EpochBatchSampler
 from .checkpoints import bytes_of, digest_of, read_weights, save_weights
 from .evaluation import Evaluation
-from .loaders import Loaders
+from .loaders import Loaders, counts_of, split_of, splits_of
 from .scoring import predict_batches
 from .settings import place, progress_bar, resolve_precision, send, short_path
 from .training_run import memory_format
@@ -34,10 +34,8 @@ class Features:
     classes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        splits = {"train": self.train, "val": self.val, "test": self.test}
-        counts = [f"{name} {len(x.dataset)}" for name, x in splits.items() if x is not None]
         views, _, width = self.train.dataset.features.shape
-        return f"Features({', '.join(counts)} pictures; {width} numbers each; {views} view(s))"
+        return f"Features({counts_of(self)} pictures; {width} numbers each; {views} view(s))"
 
 
 class FeatureRows(Dataset):
@@ -87,8 +85,9 @@ def extract_features(
     precision = resolve_precision(device, precision)
     passes = {"train 1": loaders.plain("train")}
     if views > 1:
-        passes = {f"train {view}": _View(loaders.train, view) for view in range(1, views + 1)}
-    passes |= {"val": loaders.val} | ({"test": loaders.test} if loaders.test is not None else {})
+        first = max(getattr(loaders.train.dataset, "sizes", [1]))  # epoch of the full size
+        passes = {f"train {k + 1}": _View(loaders.train, first + k) for k in range(views)}
+    passes |= {name: x for name, x in splits_of(loaders).items() if name != "train"}
     key = _key(model, head, passes, precision, progress) if cache is not None else ""
     found = _cached(Path(cache), key) if cache is not None else None
     if found is None:
@@ -104,11 +103,10 @@ def extract_features(
             save_weights(found, _place_in(Path(cache), key), metadata=about)
 
     parts = {}
-    for split in ("train", "val", "test"):
+    for split in splits_of(loaders):
         names = [name for name in passes if name.split()[0] == split]
-        if names:
-            features = torch.stack([found[f"{name} features"] for name in names]).to(device)
-            parts[split] = features, torch.stack([found[f"{name} labels"] for name in names])
+        features = torch.stack([found[f"{name} features"] for name in names]).to(device)
+        parts[split] = features, torch.stack([found[f"{name} labels"] for name in names])
     return features_of(parts, loaders.classes, batch_size=batch_size, seed=seed)
 
 
@@ -144,13 +142,18 @@ class _View:
 def _folded(model: nn.Module) -> nn.Module:
     """Return a copy with BatchNorm folded into the convolutions, which saves its share of the time.
 
-    A model that torch.fx cannot trace (one whose steps depend on its input) is returned as it is.
+    A model that torch.fx cannot trace (one whose steps depend on its input), that traces into its
+    head, or that uses a convolution twice is returned as it is.
     """
     with kept_modes(model):
         try:
-            return fuse(model.eval())
+            folded = fuse(model.eval())
         except Exception:  # whatever its forward raises when it is called without numbers
             return model
+    calls = [str(node.target) for node in folded.graph.nodes if node.op == "call_module"]
+    convs = [name for name in calls if isinstance(folded.get_submodule(name), nn.Conv2d)]
+    sound = head_name(model) in calls and len(convs) == len(set(convs))
+    return folded if sound else model
 
 
 def _before_the_head(
@@ -280,9 +283,5 @@ def score_probe(estimator, features: Features, split: str) -> Evaluation:
 
 def _rows(features: Features, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the features `(views, N, D)` and labels `(views, N)` of a split."""
-    loaders = {name: getattr(features, name) for name in ("train", "val", "test")}
-    if loaders.get(split) is None:
-        known = ", ".join(name for name, loader in loaders.items() if loader is not None)
-        raise ValueError(f"no split {split!r}; these features have: {known}")
-    dataset = loaders[split].dataset
+    dataset = split_of(features, split).dataset
     return dataset.features.cpu().numpy(), dataset.labels.cpu().numpy()

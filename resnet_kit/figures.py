@@ -95,6 +95,7 @@ def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figu
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         if name == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
             _mark_best(axes, rows, best_epoch)
     return figure
 
@@ -258,7 +259,8 @@ def picture_grid(
         raise ValueError("no pictures to draw; expected at least one")
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    height = inches + 0.25 * (titles is not None)
+    lines = max(str(title).count("\n") + 1 for title in titles) if titles is not None else 0
+    height = inches + (0.1 + 0.15 * lines if lines else 0)
     figure = new_figure(inches * columns, height * rows, Pictures)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:

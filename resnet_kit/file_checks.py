@@ -11,10 +11,6 @@ from PIL import Image
 from .images import SUFFIXES, rgb_pixels
 from .splits import SPLITS
 
-FORMATS = {  # the suffixes that go with what Pillow finds in a file
-    "JPEG": (".jpg", ".jpeg", ".jfif"), "MPO": (".jpg", ".jpeg", ".mpo"), "PNG": (".png",),
-    "WEBP": (".webp",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm"),
-}  # fmt: skip
 SMALL, LARGE = 32, 20_000_000  # pixels: of a side, of the whole picture
 LONG = 4  # times as long as wide
 DARK, BRIGHT = 0.06, 0.96  # mean brightness in 0…1
@@ -24,9 +20,9 @@ BLURRED = 0.005  # variance of the Laplacian of a picture 256 px wide / variance
 
 @dataclass
 class Seen:
-    """What was found in a file; `problems` are (kind, detail, usable)."""
+    """What was found in a file, `name` below the root; `problems` are (kind, detail, usable)."""
 
-    file: Path
+    name: str
     split: str
     label: str
     problems: list[tuple[str, str, bool]]
@@ -50,7 +46,7 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
     hidden = [part for part in parts if part.startswith(".")]
     of_class = len(parts) > depth and not hidden and (split in SPLITS or not has_splits)
     label = parts[depth - 1] if of_class else ""
-    seen = Seen(path, split, label, [])
+    seen = Seen(path.relative_to(root).as_posix(), split, label, [])
 
     def problem(kind: str, detail: str, usable: bool = True) -> None:
         seen.problems.append((kind, detail, usable))
@@ -81,12 +77,14 @@ def _decode(data: bytes, seen: Seen, problem) -> None:
     with Image.open(BytesIO(data)) as picture:
         kind, mode, frames = picture.format, picture.mode, getattr(picture, "n_frames", 1)
         turned = picture.getexif().get(0x0112, 1)
-        if seen.file.suffix.lower() not in FORMATS.get(kind, ()):
-            problem("wrong extension", f"{seen.file.suffix} holds {kind}")
+        suffix = Path(seen.name).suffix
+        wanted = Image.registered_extensions()[suffix.lower()]
+        if wanted != kind and (wanted, kind) != ("JPEG", "MPO"):  # a JPEG of several pictures
+            problem("wrong extension", f"{suffix} holds {kind}")
         pixels = rgb_pixels(picture)
     if frames > 1 and kind != "MPO":
         problem("animated", f"{frames} frames, the first is taken")
-    if turned != 1:
+    if turned in range(2, 9):
         problem("rotated", f"EXIF orientation {turned}, applied when read")
     if mode not in ("RGB", "L"):
         problem("mode", f"{mode}, converted to RGB when read")

@@ -1,8 +1,9 @@
 """Picture files: which files count, one way to read them, and their mean and standard deviation."""
 
+import functools
+import os
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from .settings import cpu_count, prepare_worker, progress_bar, workers_fork
+from .settings import in_threads, progress_bar
 
 # As in torchvision, GIF is no picture format here: most are animations or "not found" signs.
 SUFFIXES = frozenset(
@@ -35,9 +37,17 @@ def picture_files(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; expected a folder of pictures")
-    files = (path for path in folder.rglob("*") if is_picture(path))
+    files = (path for path in files_below(folder) if is_picture(path))
     visible = (p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder, in linked folders too, unless the link leads back up."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place).resolve()
+        folders[:] = [x for x in folders if (here / x).resolve() not in (here, *here.parents)]
+        yield from (Path(place, name) for name in names)
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -109,9 +119,9 @@ def mean_std(
 ) -> Stats:
     """Return the exact mean and standard deviation per channel, every pixel counting the same.
 
-    `source` is a folder (all pictures below it, read as RGB), a data set whose items are pictures
-    or (picture, label) pairs, `(C, H, W)` tensors (uint8, or float in 0…1) or PIL pictures, or a
-    uint8 array `(N, H, W)` or `(N, H, W, C)`. Sums are float64; memory use is constant.
+    `source` is a folder (all pictures below it, read as RGB), a data set or list whose items are
+    pictures (files, PIL pictures or `(C, H, W)` tensors, uint8 or float in 0…1) or pairs (picture,
+    label), or a uint8 array `(N, H, W)` or `(N, H, W, C)`. Sums are float64; memory is constant.
     The deviation is the population's (divided by the number of pixels, not averaged per picture).
 
     With `on_error="skip"` unreadable files are named in one warning and left out.
@@ -124,51 +134,37 @@ def mean_std(
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error is "raise" or "skip", not {on_error!r}')
-    count, sums = _sums_of(source)
+    place = source if isinstance(source, str | Path) else "it"
+    if isinstance(source, str | Path):
+        source = picture_files(Path(source))
+    elif isinstance(source, np.ndarray | Tensor):
+        source = check_uint8_pictures(torch.as_tensor(source)).permute(0, 3, 1, 2)
+    # Lists and tensors may be read by several threads at once, data sets need not be.
+    run = in_threads if isinstance(source, list | Tensor) else map
+    sums = run(functools.partial(_sums, source), range(len(source)))
     total, unreadable = None, []
-    for found in progress_bar(sums, total=count, description="mean and std", show=progress):
+    for found in progress_bar(sums, total=len(source), description="mean and std", show=progress):
         if isinstance(found, UnreadableImageError):
             unreadable.append(str(found))
-        elif total is None:
-            total = found
-        elif len(found) != len(total):
-            raise ValueError(_mixed_channels(len(total), len(found)))
+        elif total is not None and len(found) != len(total):
+            raise ValueError(
+                f"pictures of {len(total)} and of {len(found)} channels in one data set; expected "
+                'one kind; convert them all to RGB, for example with PIL\'s convert("RGB")'
+            )
         else:
-            total = total + found
+            total = found if total is None else total + found
     if unreadable:
-        message = f"{len(unreadable)} of {count} pictures are unreadable:\n" + "\n".join(unreadable)
+        message = f"{len(unreadable)} of {len(source)} pictures are unreadable:\n"
+        message += "\n".join(unreadable)
         if on_error == "raise":
             raise UnreadableImageError(f'{message}\n(on_error="skip" leaves them out)')
         warnings.warn(message, stacklevel=2)
     if total is None:
-        raise ValueError(f"no pictures in {source if isinstance(source, str | Path) else 'it'}")
+        raise ValueError(f"no pictures in {place}")
     pixels = int(total[0, 0])
     mean = total[:, 1] / pixels
     std = (total[:, 2] / pixels - mean**2).clamp(min=0).sqrt()
-    return Stats(tuple(mean.tolist()), tuple(std.tolist()), count - len(unreadable), pixels)
-
-
-def _mixed_channels(first: int, other: int) -> str:
-    return (
-        f"pictures of {first} and of {other} channels in one data set; expected one kind; "
-        'convert them all to RGB, for example with PIL\'s convert("RGB")'
-    )
-
-
-def _sums_of(source) -> tuple[int, Iterator]:
-    """Return how many pictures there are, and their sums (see `_sums`) in order."""
-    if isinstance(source, str | Path):
-        files = picture_files(Path(source))
-        return len(files), _in_threads(lambda index: read_image(files[index]), len(files))
-    if isinstance(source, np.ndarray | Tensor):
-        array = check_uint8_pictures(torch.as_tensor(source))
-        return len(array), _in_threads(lambda index: array[index].permute(2, 0, 1), len(array))
-    # Data sets need not be safe to use from several threads, but they are from processes.
-    workers = cpu_count() if workers_fork() else 0
-    items = DataLoader(
-        _Summed(source), batch_size=None, num_workers=workers, worker_init_fn=prepare_worker
-    )
-    return len(source), iter(items)
+    return Stats(tuple(mean.tolist()), tuple(std.tolist()), len(source) - len(unreadable), pixels)
 
 
 def check_uint8_pictures(array: Tensor) -> Tensor:
@@ -187,45 +183,17 @@ def check_uint8_pictures(array: Tensor) -> Tensor:
     return array if array.ndim == 4 else array[..., None]
 
 
-class _Summed(Dataset):
-    """The sums of another data set's pictures."""
-
-    def __init__(self, source):
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Tensor | UnreadableImageError:
-        return _sums(lambda index: _picture_of(self.source[index]), index)
-
-
-def _picture_of(item) -> Tensor:
-    picture = item[0] if isinstance(item, tuple | list) else item
-    if isinstance(picture, Image.Image):
-        picture = torch.from_numpy(np.array(picture))
-        picture = picture[None] if picture.ndim == 2 else picture.permute(2, 0, 1)
-    return picture
-
-
-def _sums(read: Callable[[int], Tensor], index: int) -> Tensor | UnreadableImageError:
+def _sums(source, index: int) -> Tensor | UnreadableImageError:
     """Return pixels, sum and sum of squares per channel, `(C, 3)` float64, in units of 0…1."""
     try:
-        picture = read(index)
+        item = source[index]
+        picture = item[0] if isinstance(item, tuple | list) else item
+        picture = read_image(picture) if isinstance(picture, str | Path) else picture
     except UnreadableImageError as error:
         return error
+    if isinstance(picture, Image.Image):
+        picture = pil_to_tensor(picture)
     values = picture.flatten(1).cpu().double()  # sums of 8-bit integers are exact
     scale = 255.0 if picture.dtype == torch.uint8 else 1.0
     count = torch.full((len(values),), values.shape[1], dtype=torch.float64)
     return torch.stack([count, values.sum(1) / scale, values.square().sum(1) / scale**2], 1)
-
-
-def _in_threads(read: Callable[[int], Tensor], count: int) -> Iterator[Tensor]:
-    """Yield the sums of `count` pictures, a few in flight at a time: memory stays constant."""
-    window = 4 * cpu_count()
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        waiting = [pool.submit(_sums, read, index) for index in range(min(window, count))]
-        for index in range(count):
-            yield waiting.pop(0).result()
-            if index + window < count:
-                waiting.append(pool.submit(_sums, read, index + window))

@@ -4,18 +4,18 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ImageOps
+from torchvision.transforms.v2.functional import to_pil_image
 
 from .checkpoints import atomic_file
 from .duplicates import find_pairs
 from .file_checks import Seen, look
-from .images import rgb_pixels
-from .settings import cpu_count, progress_bar, short_path
-from .splits import SPLITS
+from .images import files_below, read_image
+from .settings import in_threads, progress_bar, short_path
+from .splits import SPLITS, check_no_splits
 
 
 def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport":
@@ -26,15 +26,18 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
 
     Raises:
         FileNotFoundError: no such folder, or nothing in it.
+        ValueError: folders such as Train or training_set, of which it is not clear what they are.
     """
     root = Path(root)
-    files = sorted(path for path in root.rglob("*") if path.is_file() or path.is_symlink())
+    files = sorted(files_below(root))
     if not files:
         raise FileNotFoundError(f"no files below {root}; expected a folder of pictures")
     split_names = {path.name for path in root.iterdir() if path.is_dir()} & set(SPLITS)
-    with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+    if "train" not in split_names:
+        check_no_splits(root)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large and odd pictures; they are reported here
-        looks = pool.map(lambda path: look(path, root, "train" in split_names), files)
+        looks = in_threads(lambda path: look(path, root, "train" in split_names), files)
         seen = list(progress_bar(looks, total=len(files), description="inspect", show=progress))
     pairs = find_pairs([x for x in seen if x.thumbnail is not None])
     return FolderReport(root, seen, pairs)
@@ -52,7 +55,7 @@ class FolderReport:
 
         return pd.DataFrame(
             {
-                "file": [x.file.relative_to(self.root).as_posix() for x in self._seen],
+                "file": [x.name for x in self._seen],
                 "split": [x.split for x in self._seen],
                 "class": [x.label for x in self._seen],
                 "width": [x.width for x in self._seen],
@@ -67,11 +70,7 @@ class FolderReport:
         """One row per problem of a file: file, problem, detail, and whether it is usable still."""
         import pandas as pd
 
-        rows = [
-            (x.file.relative_to(self.root).as_posix(), *problem)
-            for x in self._seen
-            for problem in x.problems
-        ]
+        rows = [(x.name, *problem) for x in self._seen for problem in x.problems]
         rows += [(name, "class", detail, False) for name, detail in self._odd_classes()]
         return pd.DataFrame(rows, columns=["file", "problem", "detail", "usable"])
 
@@ -81,7 +80,7 @@ class FolderReport:
         import pandas as pd
 
         columns = ["file", "other", "kind", "correlation", "across splits", "across classes"]
-        return pd.DataFrame(self._pairs, columns=columns).map(self._short)
+        return pd.DataFrame(self._pairs, columns=columns)
 
     @property
     def leaks(self):
@@ -115,7 +114,8 @@ class FolderReport:
         if table.empty:
             raise ValueError("there is no pair to draw")
         names = [name for row in table.itertuples() for name in (row.file, row.other)]
-        pictures = [_thumbnail(self.root / name, 160) for name in names]
+        pictures = [to_pil_image(read_image(self.root / name)) for name in names]
+        pictures = [np.asarray(ImageOps.pad(x, (160, 160), color="white")) for x in pictures]
         return picture_grid(pictures, [name[-26:] for name in names], columns=4, inches=1.9)
 
     def quarantine(self, files: Sequence[str]) -> Path:
@@ -154,9 +154,6 @@ class FolderReport:
         root = self.root.resolve()
         return root.with_name(f"{root.name}_quarantine")
 
-    def _short(self, value):
-        return value.relative_to(self.root).as_posix() if isinstance(value, Path) else value
-
     def _odd_classes(self) -> list[tuple[str, str]]:
         """Classes that some split lacks, and classes without a usable picture."""
         splits = sorted({x.split for x in self._seen if x.split in SPLITS})
@@ -181,15 +178,6 @@ class FolderReport:
             lines.append(f"  {len(group)} {kind} (first: {first['file']}, {first['detail']})")
         lines.append(f"  pairs of duplicates: {len(self._pairs)}, across splits: {len(self.leaks)}")
         return "\n".join(lines)
-
-
-def _thumbnail(path: Path, side: int) -> np.ndarray:
-    with Image.open(path) as picture:
-        small = Image.fromarray(rgb_pixels(picture))
-    small.thumbnail((side, side))
-    square = Image.new("RGB", (side, side), "white")
-    square.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
-    return np.array(square)
 
 
 def _read_moves(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ from numbers import Integral
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
@@ -43,19 +43,32 @@ class Loaders:
 
     def plain(self, split: str = "train") -> DataLoader:
         """Return "train", "val" or "test" in order and unaugmented, as validation sees pictures."""
-        loaders = {"train": self.unaugmented, "val": self.val, "test": self.test}
-        if loaders.get(split) is None:
-            known = ", ".join(name for name, loader in loaders.items() if loader is not None)
-            raise ValueError(f"no split {split!r}; this data set has: {known}")
-        return loaders[split]
+        return split_of(self, split) if split != "train" else self.unaugmented
 
     def __repr__(self) -> str:
-        splits = {"train": self.train, "val": self.val, "test": self.test}
-        counts = [f"{n} {len(x.dataset)}" for n, x in splits.items() if x is not None]
         return (
-            f"Loaders({', '.join(counts)} pictures of {self.size} px; "
+            f"Loaders({counts_of(self)} pictures of {self.size} px; "
             f"{len(self.classes)} classes: {', '.join(self.classes)})"
         )
+
+
+def splits_of(data) -> dict[str, DataLoader]:
+    """Return the loaders of `Loaders` or `Features` by the name of the split, without a None."""
+    loaders = {name: getattr(data, name) for name in ("train", "val", "test")}
+    return {name: loader for name, loader in loaders.items() if loader is not None}
+
+
+def split_of(data, name: str) -> DataLoader:
+    """Return one of them, or say which there are."""
+    splits = splits_of(data)
+    if name not in splits:
+        raise ValueError(f"no split {name!r}; this data set has: {', '.join(splits)}")
+    return splits[name]
+
+
+def counts_of(data) -> str:
+    """Return how many pictures the splits have, in words."""
+    return ", ".join(f"{name} {len(x.dataset)}" for name, x in splits_of(data).items())
 
 
 class PictureFiles(Dataset):
@@ -117,7 +130,8 @@ class EpochSampler(Sampler):
 def class_weights(labels: Sequence[int] | Tensor, num_classes: int) -> Tensor:
     """Return how much each class should count, `(num_classes,)`: the rarer, the more.
 
-    They make all classes count the same in a loss; their mean over the pictures is 1.
+    They make all classes count the same in a loss; their mean over the pictures is 1, unless a
+    class has none.
 
     >>> weights = class_weights(loaders.train.dataset.labels, len(loaders.classes))
     >>> criterion = nn.CrossEntropyLoss(weight=weights)
@@ -194,7 +208,8 @@ def image_folders(
     Which pictures are held out follows from their bytes and `seed`; copies stay together.
     `train_share` keeps that share of each class's training pictures, at least one; a larger share
     of the same seed holds all of a smaller one's. `balanced` draws training pictures so that every
-    class comes up equally often, those of rare classes repeatedly (see also `class_weights`).
+    class comes up equally often, those of rare classes repeatedly, in an epoch with the same
+    augmentation (see also `class_weights`).
 
     Size, mean and std come from `like`, the weights to be trained on; without it they are 224 px
     and the training pictures' own. Each can be given. `augment` (see `Prepare`) is for training.
@@ -213,9 +228,7 @@ def image_folders(
     if not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
     if mean is None:
-        found = splits["train"]
-        plain = PictureFiles(found.files, found.labels, found.classes, nn.Identity())
-        stats = like or mean_std(plain)
+        stats = like or mean_std(splits["train"].files)
         mean, std = stats.mean, stats.std
     still, moving = Prepare("none", size, mean, std), Prepare(augment, size, mean, std)
     workers = _default_workers(augment) if workers is None else workers

@@ -74,6 +74,8 @@ def find_lr(
     if not first > 0:
         raise ValueError(f"the optimizer's first rate is {first}; expected one above 0")
     device = place(model, optimizer)
+    if isinstance(criterion, nn.Module):
+        criterion.to(device)
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
     shares = [group["lr"] / first for group in optimizer.param_groups]
     rates, losses, smooth = [], [], 0.0

@@ -30,7 +30,7 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
     if val_from_train is not None and not 0 < val_from_train < 1:
         raise ValueError(f"val_from_train is {val_from_train}; expected a share between 0 and 1")
     if not (root / "train").exists():
-        _check_no_splits(root)
+        check_no_splits(root)
         return _hold_out(_scan(root), val_from_train or 0.2, seed)
     folders = [root / name for name in VAL_NAMES if (root / name).exists()]
     if len(folders) > 1:
@@ -58,7 +58,7 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
     return {**held, "test": next(iter(others.values()))} if others else held
 
 
-def _check_no_splits(root: Path) -> None:
+def check_no_splits(root: Path) -> None:
     """Refuse folders such as Train or training_set where classes are expected."""
     for path in root.iterdir():
         word = path.name.lower().replace("-", "_").split("_")[0]

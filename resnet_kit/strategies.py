@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .comparison import Comparison, Run
 from .features import Features, extract_features, features_of, knn_probe, score_probe, svm_probe
-from .loaders import Loaders, image_folders
+from .loaders import Loaders, image_folders, splits_of
 from .scoring import evaluate
 from .settings import seed_everything
 from .training import train_and_eval
@@ -96,7 +96,7 @@ class _Task:
         results, seconds = how(strategy, loaders, seed)
         val, *test = (
             replace(result, files=loaders.files[split])
-            for split, result in zip(_splits(loaders)[1:], results, strict=True)
+            for split, result in zip(_scored(loaders), results, strict=True)
         )
         pictures = len(loaders.files["train"])
         return Run(strategy, fraction, seed, pictures, val, test[0] if test else None, seconds)
@@ -108,11 +108,11 @@ class _Task:
             head = nn.Linear(features.train.dataset.features.shape[2], len(loaders.classes))
             optimizer = torch.optim.AdamW(head.parameters(), lr=FEATURES_LR)
             self.train(head, optimizer, [FEATURES_LR], features, seed)
-            results = [evaluate(head, x, progress=False) for x in _scored(features)]
+            results = [evaluate(head, x, progress=False) for x in _scored(features).values()]
         else:
             probe = svm_probe if strategy == "features + SVM" else knn_probe
             _, estimator = probe(features)
-            results = [score_probe(estimator, features, x) for x in _splits(features)[1:]]
+            results = [score_probe(estimator, features, x) for x in _scored(features)]
         pictures = sum(len(loaders.files[split]) for split in ("train", "val"))
         seconds = time.perf_counter() - start + pictures * self.seconds_per_picture
         return results, seconds
@@ -124,12 +124,12 @@ class _Task:
             model = pretrained(self.source, num_classes=len(everything.classes))
             found = extract_features(model, everything, progress=self.progress)
             self.rows = {}
-            for split in _splits(found):
-                dataset = getattr(found, split).dataset
-                self.rows |= dict(zip(everything.files[split], dataset.features[0], strict=True))
+            for split, loader in splits_of(found).items():
+                features = loader.dataset.features[0]
+                self.rows |= dict(zip(everything.files[split], features, strict=True))
             self.seconds_per_picture = (time.perf_counter() - start) / len(self.rows)
         parts = {}
-        for split in _splits(loaders):
+        for split in splits_of(loaders):
             labels = torch.tensor(loaders.plain(split).dataset.labels)
             found = torch.stack([self.rows[file] for file in loaders.files[split]])
             parts[split] = found[None], labels[None]
@@ -149,7 +149,7 @@ class _Task:
         start = time.perf_counter()
         self.train(model, optimizer, [group["lr"] for group in groups], loaders, seed)
         seconds = time.perf_counter() - start
-        results = [evaluate(model, x, progress=False) for x in _scored(loaders)]
+        results = [evaluate(model, x, progress=False) for x in _scored(loaders).values()]
         return results, seconds
 
     def train(self, module: nn.Module, optimizer, rates: list[float], data, seed: int) -> None:
@@ -165,29 +165,31 @@ class _Task:
             raise KeyboardInterrupt
 
 
-def _splits(data) -> list[str]:
-    return ["train", "val"] + (["test"] if data.test is not None else [])
-
-
-def _scored(data) -> list:
-    return [getattr(data, split) for split in _splits(data)[1:]]
+def _scored(data) -> dict:
+    return {split: loader for split, loader in splits_of(data).items() if split != "train"}
 
 
 def _last_stage(model: nn.Module) -> list[str]:
     """Return the names of the last stage before the head, and of the child that holds the head.
 
-    The stage is the last child with parameters; where one child is the whole backbone, as in
-    VGG and MobileNet, the last layer with weights in it.
+    The stage is the last child with weight matrices; where one child is nearly the whole backbone,
+    as in VGG, MobileNet and ViT, the last such part inside it.
     """
-    head = head_of(model)
-    names = [name for name, child in model.named_children() if list(child.parameters())]
+    head, names = head_of(model), _weighty(model)
     last = next(name for name in names if any(m is head for m in getattr(model, name).modules()))
-    stages = names[: names.index(last)]
-    if len(stages) == 1:
-        inner = [
-            f"{stages[0]}.{name}"
-            for name, child in getattr(model, stages[0]).named_children()
-            if any(parameter.ndim > 1 for parameter in child.parameters())
-        ]
-        stages = inner or stages
-    return [*stages[-1:], last]
+    before = names[: names.index(last)]
+    backbone = sum(_count(getattr(model, name)) for name in before)
+    stage, inner = before[-1], before
+    while inner and _count(model.get_submodule(stage)) > 0.9 * backbone:
+        inner = _weighty(model.get_submodule(stage))
+        stage = f"{stage}.{inner[-1]}" if inner else stage
+    return [stage, last]
+
+
+def _weighty(module: nn.Module) -> list[str]:
+    children = module.named_children()
+    return [name for name, child in children if any(p.ndim > 1 for p in child.parameters())]
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

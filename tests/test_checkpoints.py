@@ -6,7 +6,7 @@ from torch import nn
 
 import resnet_kit as rk
 from conftest import small_net
-from resnet_kit.checkpoints import atomic_file, load_state
+from resnet_kit.checkpoints import atomic_file, digest_of, load_state
 
 
 def test_weights_come_back_exactly(tmp_path):
@@ -95,3 +95,9 @@ def test_failed_write_leaves_the_old_file(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_contents_of_any_type_have_a_digest():
+    tensors = [torch.ones(3, dtype=t) for t in (torch.bfloat16, torch.float16, torch.bool)]
+    digests = {digest_of({"x": tensor}) for tensor in (*tensors, torch.tensor(1.0))}
+    assert len(digests) == 4

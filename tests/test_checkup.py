@@ -61,3 +61,10 @@ def test_pieces_that_do_not_fit_are_found(monkeypatch):
 
     monkeypatch.setattr(torchvision.ops, "nms", broken)
     assert "nms does not exist" in line("torch, torchvision").fix
+
+
+def test_the_disk_of_a_data_root_to_come_is_looked_at(monkeypatch, data_root):
+    looked = []
+    monkeypatch.setenv("RESNET_KIT_DATA", str(data_root / "not" / "yet"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: looked.append(p) or Usage(1, 1, 1 << 40))
+    assert not line("data").fix and data_root.parent in looked

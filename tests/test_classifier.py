@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -266,3 +267,44 @@ def test_onnx_gives_the_same_probabilities(of_files, tmp_path):
     with torch.no_grad():
         logits = model.eval()((images - mean) / std) / clf.about["temperature"]
     assert np.allclose(found, logits.softmax(1).numpy(), atol=1e-4)
+
+
+def test_lists_of_any_kind_and_wrong_items_are_taken(of_files, folder, tmp_path):
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "ab.safetensors", *of_files))
+    files = rk.picture_files(folder / "eval")
+    wanted = clf.predict(files)
+    names = pd.Series([str(file) for file in files])
+    for given in (names, names.to_numpy(), (file for file in files)):
+        assert clf.predict(given).equals(wanted)
+    table = clf.predict([files[0], None])
+    assert table["problem"].isna().tolist() == [True, False]
+
+
+def test_metrics_of_a_long_training_come_back(of_arrays, tmp_path):
+    metrics = {"lr": {epoch: 0.1 for epoch in range(1, 12)}}
+    path = rk.save_classifier(tmp_path / "d.safetensors", *of_arrays, metrics=metrics)
+    assert rk.load_classifier(path).about["metrics"]["lr"]["11"] == 0.1
+
+
+def test_a_model_that_its_name_does_not_bring_back_is_refused(of_files, tmp_path):
+    model, loaders = of_files
+    model.maxpool = nn.Identity()  # for small pictures; no weight tells
+    with pytest.raises(ValueError, match="computes something else than a resnet18 with its weigh"):
+        rk.save_classifier(tmp_path / "ab.safetensors", model, loaders)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_pictures_with_transparency_are_refused_when_saving(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 4), dtype=np.uint8)
+    split = images, np.arange(20) % 10
+    data = rk.array_loaders(train=split, val=split)
+    with pytest.raises(ValueError, match="pictures of 4 channels; expected grey or RGB"):
+        rk.save_classifier(tmp_path / "d.safetensors", cifar_resnet(8, in_channels=4), data)
+
+
+def test_a_net_without_a_linear_head_predicts_too(of_files, folder, tmp_path):
+    _, loaders = of_files
+    larger = rk.image_folders(folder, like=rk.weights("resnet18", "tiny"), size=32, workers=0)
+    model = rk.pretrained(rk.weights("squeezenet1_1", None), num_classes=2)
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "s.safetensors", model, larger))
+    assert clf.predict(loaders.files["val"][0])["predicted"][0] in ("a", "b")

@@ -214,3 +214,15 @@ def test_folder_of_an_unknown_class_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(ValueError, match="no class 'cow'"):
         drawn.draw_folder(tmp_path / "farm", {"train": {"0_cow": 1}}, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_faster_process_may_draw_a_kept_folder_first(data_root, monkeypatch):
+    def late(folder, counts, *, progress):
+        folder.mkdir(parents=True)
+        raise FileExistsError(folder)
+
+    monkeypatch.setattr(drawn, "draw_folder", late)
+    assert drawn.kept_folder("cats", {}).is_dir()
+    monkeypatch.setattr(drawn, "draw_folder", lambda *_, **__: (data_root / "no" / "dir").mkdir())
+    with pytest.raises(FileNotFoundError, match="no/dir"):
+        drawn.kept_folder("dogs", {})

@@ -200,10 +200,11 @@ def test_a_damaged_cache_is_computed_anew(damage, folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("probe", [rk.svm_probe, rk.knn_probe, rk.logistic_probe])
-def test_probes_learn_and_give_an_estimator(probe, digits, net):
+def test_probes_learn_and_give_an_estimator(probe, net):
+    digits = rk.named_dataset("digits", val_from_train=0.6, batch_size=64)
     features = rk.extract_features(net, digits, precision="fp32")
     result, estimator = probe(features)
-    assert result.accuracy > 0.85 and len(result.labels) == 150
+    assert result.accuracy > 0.85 and len(result.labels) == 900
     inputs = rows(features.val)[0].numpy()
     assert np.array_equal(estimator.predict(inputs), result.predictions)
     assert np.allclose(result.probabilities.sum(1), 1, atol=1e-5)
@@ -217,7 +218,7 @@ def test_probes_of_two_classes_use_every_view(folder):
     assert result.probabilities.shape == (5, 2)
     assert np.array_equal(estimator.predict(rows(features.val)[0].numpy()), result.predictions)
     assert estimator[-1].shape_fit_[0] == 22
-    with pytest.raises(ValueError, match="no split 'test'; these features have: train, val"):
+    with pytest.raises(ValueError, match="no split 'test'; this data set has: train, val"):
         rk.svm_probe(features, split="test")
 
 
@@ -239,3 +240,41 @@ def test_a_class_of_one_picture_needs_no_cross_validation(folder):
     features = rk.extract_features(small_resnet(), of_folder(folder))
     assert rk.svm_probe(features)[1].get_params()["svc__C"] == 1.0
     assert len(rk.knn_probe(features)[0].labels) == 5
+
+
+class Twice(nn.Module):
+    """One convolution, used twice, each time before another BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 2)
+        self.one, self.two = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.fc(self.two(self.conv(self.one(self.conv(x)))).mean((2, 3)))
+
+
+class Cosine(nn.Linear):
+    """A linear layer with a forward of its own, into which torch.fx traces."""
+
+    def forward(self, x):
+        return nn.functional.normalize(x) @ self.weight.T
+
+
+def test_models_that_cannot_be_folded_are_left_as_they_are(folder):
+    own_head, plain = small_resnet(), small_resnet()
+    own_head.fc = Cosine(512, 2)
+    for model in (Twice(), own_head):
+        assert features_module._folded(model) is model
+    assert features_module._folded(plain) is not plain
+    found = rk.extract_features(own_head, of_folder(folder), precision="bf16")
+    assert rows(found.val).shape == (1, 5, 512)
+
+
+def test_views_of_growing_pictures_have_the_full_size(net):
+    images, labels = np.random.default_rng(0).integers(0, 256, (20, 8, 8)), torch.arange(20) % 10
+    split = torch.from_numpy(images).byte(), labels
+    data = rk.array_loaders(train=split, val=split, size={1: 4, 3: 8}, augment="none")
+    found = rk.extract_features(net, data, views=2, precision="fp32")
+    for view in rows(found.train):
+        assert torch.allclose(view.sum(0), rows(found.val)[0].sum(0), atol=1e-3)

@@ -28,3 +28,21 @@ def test_names_of_lines_that_end_close_together_stand_apart():
     colors = {line.get_color() for line in axes.lines[1:]}
     assert {text.get_color() for text in axes.texts} == colors and len(colors) == 3
     rk.line_plot(lines, xlabel="x", title="y", log="xy")
+
+
+def test_titles_of_two_lines_get_more_room():
+    pictures = np.zeros((2, 8, 8, 3), np.uint8)
+    heights = [
+        rk.picture_grid(pictures, [title] * 2, inches=2).get_size_inches()[1]
+        for title in ("one", "one\ntwo")
+    ]
+    assert 2 < heights[0] < heights[1]
+
+
+def test_accuracies_have_ticks_that_are_whole_percents():
+    rows = [
+        {"epoch": k, "train_loss": 1, "val_loss": 1, "train_accuracy": k / 18, "val_accuracy": 0.1}
+        for k in range(1, 4)
+    ]
+    ticks = 100 * np.array(rk.training_curves(rows).axes[1].get_yticks())
+    assert len(ticks) > 2 and np.allclose(ticks, ticks.round())

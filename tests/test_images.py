@@ -213,3 +213,13 @@ def test_mean_std_of_the_photos_equals_plain_numpy(real_data):
     assert stats.pictures == 596 and stats.pixels == count
     assert np.allclose(stats.mean, mean, rtol=0, atol=1e-9)
     assert np.allclose(stats.std, np.sqrt(squares / count - mean**2), rtol=0, atol=1e-9)
+
+
+def test_linked_folders_are_entered_unless_they_lead_back_up(tmp_path):
+    write_picture(tmp_path / "far" / "a.png")
+    (tmp_path / "set" / "cat").mkdir(parents=True)
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "far")
+    (tmp_path / "set" / "cat" / "up").symlink_to(tmp_path / "set")
+    found = rk.picture_files(tmp_path / "set")
+    assert found == [tmp_path / "set" / "dog" / "a.png"]
+    assert rk.mean_std(tmp_path / "set") == rk.mean_std(found) == rk.mean_std([str(found[0])])

@@ -206,3 +206,23 @@ def test_awkward_files_are_told_usable_or_not(real_data, tmp_path):
     for file, usable in table.items():
         name = file.split("/")[-1]
         assert usable == (name not in ignored | set(UNREADABLE)), name
+
+
+def test_linked_splits_are_inspected(pets):
+    (pets / "eval").rename(pets.parent / "far")
+    (pets / "eval").symlink_to(pets.parent / "far")
+    report = inspect(pets)
+    assert report.counts["eval"].tolist() == [6, 6] and report.problems.empty
+
+
+def test_splits_of_other_names_are_no_classes(pets):
+    (pets / "train").rename(pets / "Train")
+    with pytest.raises(ValueError, match="Train looks like a split, not like a class"):
+        inspect(pets)
+
+
+def test_an_orientation_that_means_nothing_is_no_trouble(pets):
+    exif = Image.Exif()
+    exif[0x0112] = 0
+    save(draw("cat", 904, size=96), pets / "train" / "0_cat" / "zero.jpg", exif=exif)
+    assert inspect(pets).problems.empty

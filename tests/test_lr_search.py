@@ -118,3 +118,11 @@ def test_what_cannot_be_searched_is_refused_and_does_not_hang(problem):
     head = torch.optim.SGD(model[3].parameters(), lr=0.1)
     with pytest.raises(ValueError, match="trainable parameters are not in the optimizer"):
         rk.find_lr(model, criterion, head, loader)
+
+
+def test_the_criterions_own_tensors_go_where_the_model_is(problem, monkeypatch):
+    moved = []
+    monkeypatch.setattr(nn.CrossEntropyLoss, "to", lambda self, device: moved.append(device))
+    model, _, optimizer, loader = problem
+    rk.find_lr(model, nn.CrossEntropyLoss(weight=torch.ones(2)), optimizer, loader, steps=2)
+    assert moved == [rk.default_device()]

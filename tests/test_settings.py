@@ -153,3 +153,11 @@ def test_freed_memory_is_kept_and_used_again():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True)
     given_back, kept = map(int, done.stdout.split())
     assert kept < given_back / 10
+
+
+def test_threads_work_in_order_and_only_a_few_ahead():
+    begun = []
+    results = settings.in_threads(lambda item: begun.append(item) or item, range(1000))
+    assert next(results) == 0
+    assert len(begun) < 100, "an interrupted cell must not wait for all of them"
+    assert list(results) == list(range(1, 1000)) and list(settings.in_threads(str, [])) == []

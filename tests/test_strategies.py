@@ -100,6 +100,8 @@ def test_a_tie_goes_to_the_cheapest_and_says_so():
         "With 100 training pictures: cheap, not told apart from dear by the val pictures, and it "
         "takes 1.0 s instead of 3.0 s. Tied with it: dear."
     )
+    near = (replace(run, seconds=2.0 + run.seconds) for run in found.runs)  # 3 s and 5 s
+    assert Comparison(tuple(near), True).recommended == "dear", "not half the time"
     alone = Comparison(runs_of(good=[1] * 90 + [0] * 10, bad=[1] * 40 + [0] * 60), True)
     assert alone.recommendation == "With 100 training pictures: good, best on val (90.0%)."
 
@@ -167,13 +169,19 @@ def test_what_is_trained_is_what_the_name_says(colors, tiny, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arch, stage",
-    [("resnet18", "layer4"), ("vgg11", "features.18"), ("densenet121", "features.denseblock4")],
+    "arch, stage, head",
+    [
+        ("resnet18", "layer4", "fc"),
+        ("vgg11", "features.18", "classifier"),
+        ("densenet121", "features.denseblock4", "classifier"),
+        ("vit_b_32", "encoder.layers.encoder_layer_11", "heads"),
+        ("swin_t", "features.7", "head"),
+    ],
 )
-def test_the_last_stage_is_not_the_whole_backbone(arch, stage):
+def test_the_last_stage_is_not_the_whole_backbone(arch, stage, head):
     with torch.device("meta"):
         model = torchvision.models.get_model(arch)
-    assert strategies._last_stage(model) == [stage, "fc" if arch == "resnet18" else "classifier"]
+    assert strategies._last_stage(model) == [stage, head]
 
 
 def test_wrong_names_are_refused(colors):

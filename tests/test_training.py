@@ -435,8 +435,9 @@ def test_killed_and_resumed_runs_are_bit_identical(folder, tmp_path):
 
     names = [f"{workers}-{every}" for workers in (0, 2) for every in ("none", "step")]
     whole = start("live", *[f"whole/{name}" for name in names])
+    killed = [start("kill", f"parts/{name}") for name in names]
+    assert [process.wait() for process in killed] == [-signal.SIGKILL] * len(names)
     for name in names:
-        assert start("kill", f"parts/{name}").wait() == -signal.SIGKILL
         assert len(load_state(tmp_path / "parts" / name / "last.pt")["history"]["rows"]) == 2
     assert start("live", *[f"parts/{name}" for name in names]).wait() == 0 == whole.wait()
     for name in names:

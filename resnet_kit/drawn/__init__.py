@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..settings import cpu_count, progress_bar
+from ..settings import cpu_count, data_root, progress_bar, quick_mode
 from . import cats, dogs, flowers, insects, things
 from .backgrounds import BACKGROUNDS, leaf, oddment
 from .outlines import ellipse, limb
@@ -133,6 +133,18 @@ def draw_folder(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return root
+
+
+def kept_folder(name: str, counts: Mapping, *, progress: bool = True) -> Path:
+    """The data root's folder of these pictures, drawn unless this version of them is there."""
+    folder = data_root() / f"{name}{'_quick' * quick_mode()}_v{VERSION}"
+    try:
+        if not folder.is_dir():
+            draw_folder(folder, counts, progress=progress)
+    except OSError:  # another process may have been faster
+        if not folder.is_dir():
+            raise
+    return folder
 
 
 def _folder_jobs(counts: Mapping[str, Mapping[str, int]], size: int) -> list[tuple[Path, str, int]]:
