@@ -29,7 +29,7 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
         ValueError: folders such as Train or training_set, of which it is not clear what they are.
     """
     root = Path(root)
-    files = sorted(files_below(root))
+    files = sorted(path for path in files_below(root) if path.is_file() or path.is_symlink())
     if not files:
         raise FileNotFoundError(f"no files below {root}; expected a folder of pictures")
     split_names = {path.name for path in root.iterdir() if path.is_dir()} & set(SPLITS)
