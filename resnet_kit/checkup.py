@@ -28,7 +28,7 @@ class Line:
 
 
 class Checkup:
-    """The lines of `doctor()`; shows as a table in a notebook and as text elsewhere."""
+    """The lines of `doctor()`, shown one below the other, the troubles marked."""
 
     def __init__(self, lines: list[Line]):
         self.lines = lines
@@ -36,20 +36,6 @@ class Checkup:
     @property
     def troubles(self) -> list[Line]:
         return [line for line in self.lines if line.fix]
-
-    def to_frame(self):
-        """Return the lines as a pandas table."""
-        import pandas as pd
-
-        return pd.DataFrame(self.lines)
-
-    def _repr_html_(self) -> str:
-        return (
-            self.to_frame()
-            .style.hide(axis="index")
-            .set_properties(**{"text-align": "left"})
-            .to_html()
-        )
 
     def __repr__(self) -> str:
         width = max(len(line.what) for line in self.lines)
