@@ -20,6 +20,7 @@ HEADLINES = (  # what the README shows: of this file the rows that speak of this
     ("cifar10_ours_60", "test"),
     ("cifar10_ours_20", "test"),
     ("cifar10_ours_20_growing", "test"),
+    ("03_cifar10_training_cifar10", "test"),
     ("cifar10_speed", "times as fast"),
     ("ten_class_sets_mnist", "test"),
     ("pretraining", "shipped: float16 accuracy"),
