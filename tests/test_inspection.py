@@ -126,6 +126,17 @@ def test_every_kind_of_planted_trouble_is_reported_by_name(pets):
     assert "3 unreadable (first: train/0_cat/cut.jpg, " in repr(report)
 
 
+def test_every_kind_is_reported_among_real_photos_too(real_data, tmp_path):
+    photos = shutil.copytree(real_data / "cat_dog_ants_bees", tmp_path / "photos")
+    expected = planted(photos)
+    report = inspect(photos)
+    usable = dict(zip(report.to_frame()["file"], report.to_frame()["usable"], strict=True))
+    for file, (kind, still_usable) in expected.items():
+        assert kind in kinds_of(report, file), (file, kinds_of(report, file))
+        assert file == "2_fox" or usable[file] == still_usable, file
+    assert kinds_of(report, "train/2_ants/imageNotFound.gif") == {"ignored"}
+
+
 def test_duplicates_of_every_kind_are_found_across_splits(pets):
     source = [np.asarray(Image.open(file)) for file in sorted((pets / "train/1_dog").iterdir())]
     folder = pets / "eval" / "1_dog"
