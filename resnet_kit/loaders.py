@@ -17,6 +17,7 @@ from .settings import (
     mixed_seed,
     own_random_numbers,
     prepare_worker,
+    quick_mode,
     workers_fork,
 )
 from .splits import find_splits, share_of
@@ -268,6 +269,8 @@ def image_folders(
 
 def _default_workers(augment) -> int:
     """Return as many workers as help: they decode while the device computes."""
+    if quick_mode():  # a few pictures are decoded sooner than workers start
+        return 0
     cpu = default_device().type == "cpu"
     if workers_fork():
         return min(2 if cpu else 8, cpu_count())

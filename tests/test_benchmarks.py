@@ -184,9 +184,6 @@ def test_strategies_are_compared_and_recorded(data_root, tmp_path, monkeypatch):
     monkeypatch.setattr(strategies, "RESULTS", tmp_path)
     monkeypatch.setattr(strategies, "SEEDS", (0,))
     monkeypatch.setattr(strategies, "FRACTIONS", (0.5, 1.0))
-    monkeypatch.setattr(
-        "resnet_kit.loaders._default_workers", lambda augment: 0
-    )  # they start slowly
     run_script("strategies", monkeypatch, "drawn", "--size", "16", "--epochs", "1")
     rows = rk.read_results(tmp_path / "strategies_drawn.json")["rows"]
     assert len(rows) == 2 * 6 * 2 * 2 + 1 and {row.get("pictures") for row in rows} == {

@@ -167,10 +167,12 @@ def test_workers_leave_dropped_loaders_of_the_main_process_alone(folder, capfd, 
     assert "can only test a child process" not in capfd.readouterr().err
 
 
-def test_workers_follow_device_and_platform(monkeypatch):
+def test_workers_follow_mode_device_and_platform(monkeypatch):
     monkeypatch.setattr(module, "cpu_count", lambda: 6)
     monkeypatch.setenv("RESNET_KIT_DEVICE", "cpu")
     monkeypatch.setattr(module, "workers_fork", lambda: True)
+    assert module._default_workers("standard") == 0
+    monkeypatch.delenv("RESNET_KIT_QUICK")
     assert module._default_workers("standard") == 2
     monkeypatch.setattr(module, "workers_fork", lambda: False)
     assert module._default_workers("standard") == 0
