@@ -238,7 +238,7 @@ def _digits() -> dict[str, np.ndarray]:
 
 def _drawn10() -> dict[str, np.ndarray]:
     """Return ten kinds of things, drawn at 32 px."""
-    train, test = (30, 10) if quick_mode() else (500, 100)
+    train, test = (20, 5) if quick_mode() else (500, 100)
     images, labels = draw_arrays(THINGS, train + test, size=32)
     cut = train * len(THINGS)
     parts = images[:cut], labels[:cut], images[cut:], labels[cut:]

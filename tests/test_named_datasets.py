@@ -311,7 +311,7 @@ def test_quick_mode_takes_the_stand_in_and_opens_no_connection(data_root, monkey
     data_root.mkdir()
     np.savez(data_root / "cifar10.npz", **some_arrays((32, 32, 3)))
     data = rk.named_dataset("cifar10", stand_in="drawn10")
-    assert data.classes[0] == "boat" and len(data.test.dataset) == 100
+    assert data.classes[0] == "boat" and len(data.test.dataset) == 50
     assert "quick mode takes the stand-in; using drawn10 instead" in capsys.readouterr().out
     assert len(rk.named_dataset("cifar10").train.dataset) == 108
     monkeypatch.setattr(torchvision.datasets, "MNIST", None)
