@@ -144,7 +144,9 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     for (row, column), number in np.ndenumerate(matrix):
         color = "white" if shares[row, column] > 0.6 else "black" if number else REFERENCE
         axes.text(column, row, f"{number}", ha="center", va="center", color=color)
-    axes.set_xticks(range(count), classes, rotation=30 if count > 6 else 0)
+    axes.set_xticks(range(count), classes)
+    if max(map(len, classes)) > 7:  # wider than a column
+        axes.tick_params("x", rotation=30)
     axes.set_yticks(range(count), classes)
     axes.set(xlabel="predicted", ylabel="actual")
     axes.spines[:].set_visible(False)
