@@ -36,7 +36,12 @@ def cat_dog_ants_bees(source: str = "auto", *, check: bool = True, progress: boo
     if source not in ("auto", "photos", "drawn"):
         raise ValueError(f'source is {source!r}; expected "auto", "photos" or "drawn"')
     photos = data_root() / "cat_dog_ants_bees"
-    if source == "photos" and not photos.is_dir() and not quick_mode():
+    if source == "photos" and not photos.is_dir() and quick_mode():
+        raise FileNotFoundError(
+            f"{short_path(photos)} is not there, and quick mode downloads nothing; leave quick "
+            'mode (RESNET_KIT_QUICK), or take cat_dog_ants_bees("drawn")'
+        )
+    if source == "photos" and not photos.is_dir():
         print(f"Downloading photos of cats, dogs, ants and bees once into {short_path(photos)}.")
         download_photos(photos, check=check, progress=progress)
     if source == "photos" or (source == "auto" and photos.is_dir() and not quick_mode()):

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as V
 
 from .augmentations import Crop, Flip
 from .images import check_uint8_pictures, mean_std
-from .loaders import EpochSampler, Loaders, class_weights
+from .loaders import EpochSampler, Loaders, check_options, class_weights
 from .settings import default_device, mixed_seed, send
 from .transfer import Weights
 
@@ -125,8 +125,7 @@ def array_loaders(
     Raises:
         ValueError: pictures, labels or arguments that do not fit; the message says which.
     """
-    if (mean is None) != (std is None):
-        raise ValueError("only one of mean and std is given; expected both or neither")
+    check_options(batch_size, mean, std)
     given = {"train": train, "val": val} | ({} if test is None else {"test": test})
     splits = {name: _checked_split(name, split) for name, split in given.items()}
     images, labels = splits["train"]
@@ -141,8 +140,6 @@ def array_loaders(
         size = like.size if like else images.shape[2]
     sizes = _checked_sizes(size)
     steps = _checked_augment(augment, images.shape[2])
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
     drawn = class_weights(labels, len(classes))[labels] if balanced else None
     device = default_device()
     splits = {name: (images.to(device), labels) for name, (images, labels) in splits.items()}
@@ -153,7 +150,9 @@ def array_loaders(
         dataset = ArrayPictures(*splits[name], classes, mean, std, sizes, steps, seed)
         weights = drawn if shuffled is not None else None
         sampler = EpochBatchSampler(len(dataset), batch_size, shuffled, weights)
-        return DataLoader(dataset, batch_size=None, sampler=sampler)
+        # A generator of its own: torch's is left alone.
+        generator = torch.Generator()
+        return DataLoader(dataset, batch_size=None, sampler=sampler, generator=generator)
 
     return Loaders(
         train=loader("train", steps, seed),

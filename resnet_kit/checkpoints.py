@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,10 @@ def save_weights(
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, not {path.name}; rename the file")
     state = model.state_dict() if isinstance(model, nn.Module) else model
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    dense = torch.contiguous_format
+    tensors = {  # copies, because safetensors refuses two names for one memory
+        name: tensor.detach().cpu().clone(memory_format=dense) for name, tensor in state.items()
+    }
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, {"resnet_kit": json.dumps(metadata or {})})
     return path
@@ -111,7 +115,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 def fit_weights(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Load `state` into the model, or say where `origin` and the model differ."""
-    own = model.state_dict()
+    own, versions = model.state_dict(), getattr(state, "_metadata", None)
+    counts = {name: own[name] for name in own if name.endswith("num_batches_tracked")}
+    state = {**counts, **state}  # files from before 2018 do not have them
     shapes = [
         f"{name} is {tuple(state[name].shape)}, the model's {tuple(own[name].shape)}"
         for name in own
@@ -126,10 +132,20 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> N
         f"{len(names)} {what} (first: {names[0]})" for what, names in problems.items() if names
     ]
     if found:
+        whole = any(name.startswith("model.") for name in problems["unexpected"])
+        hint = "build the model with the architecture and number of classes it was saved with"
+        if whole:
+            hint = "rk.load_classifier loads what save_classifier wrote"
         raise ValueError(
-            f"{origin} does not fit this {type(model).__name__}: {'; '.join(found)}; "
-            "build the model with the architecture and number of classes it was saved with"
+            f"{origin} does not fit this {type(model).__name__}: {'; '.join(found)}; {hint}"
         )
+    put_weights(model, state, versions)
+
+
+def put_weights(model: nn.Module, state: Mapping[str, Tensor], versions=None) -> None:
+    """Load what fits, with the versions of modules that a state_dict keeps and a dict does not."""
+    state = OrderedDict(state)
+    state._metadata = versions or model.state_dict()._metadata
     model.load_state_dict(state)
 
 
@@ -142,8 +158,10 @@ def save_state(state: dict, path: str | Path) -> None:
 def load_state(path: str | Path) -> dict:
     """Read a resume state with `weights_only=True`: nothing in it is executed."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state["history"], state["settings"]
     except Exception as error:
         raise ValueError(
-            f"{path} is damaged or no resume state: {error}; delete it to start from epoch 1"
+            f"{path} is damaged or no resume state: {error!r}; delete it to start from epoch 1"
         ) from error
+    return state

@@ -1,5 +1,7 @@
 """A trained classifier: it names what is in pictures of any kind, and exports itself as ONNX."""
 
+import copy
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from .checkpoints import atomic_file
 from .images import check_uint8_pictures, picture_files, read_image, rgb_pixels
 from .settings import arithmetic, cpu_count, place, progress_bar
 from .transfer import head_of, kept_modes
+
+_ONE_AT_A_TIME = threading.Lock()  # hooks and modes are the model's, whichever thread asks
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,7 +37,8 @@ class Classifier:
         """Return a pandas table with a row per picture: `predicted`, `confidence` in 0…1, and more.
 
         `pictures` is a file, a folder (all pictures below it), a PIL picture, a uint8 array
-        `(H, W)`, `(H, W, C)` or `(N, H, W, C)`, or several files, PIL pictures and arrays.
+        `(H, W)`, `(H, W, C)` or `(N, H, W, C)`, a uint8 tensor `(C, H, W)` as of `read_image`, or
+        several files, PIL pictures, arrays and tensors.
         `top_k` adds the next classes as `class 2`, `confidence 2`, …. Of a calibrated classifier
         `unlike` says that a picture is unlike the training pictures. What cannot be read gets a
         row with its `problem` and no prediction.
@@ -42,6 +47,8 @@ class Classifier:
 
         if not 1 <= top_k <= len(self.classes):
             raise ValueError(f"top_k is {top_k}; expected 1 to {len(self.classes)}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
         items = _listed(pictures)
         rows = []
         with ThreadPoolExecutor(cpu_count()) as pool:
@@ -115,15 +122,15 @@ class Classifier:
     def _scores(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities `(N, K)` and distances to the nearest class `(N,)`, on the CPU."""
         device, features, hooks = place(self.model), [], []
-        if self.means is not None:
-            head = head_of(self.model)
-            hooks = [head.register_forward_pre_hook(lambda _, x: features.append(x[0].cpu()))]
-        try:
-            with kept_modes(self.model), arithmetic(device, "fp32"):
+        with _ONE_AT_A_TIME, kept_modes(self.model), arithmetic(device, "fp32"):
+            if self.means is not None:
+                head = head_of(self.model)
+                hooks = [head.register_forward_pre_hook(lambda _, x: features.append(x[0].cpu()))]
+            try:
                 logits = self.model.eval()(pictures.to(device)).cpu()
-        finally:
-            for hook in hooks:
-                hook.remove()
+            finally:
+                for hook in hooks:
+                    hook.remove()
         far = distances(features[0], self.means) if features else torch.zeros(len(pictures))
         return (logits / self.about["temperature"]).softmax(1), far
 
@@ -134,7 +141,8 @@ class Classifier:
         are inside. Needs `pip install resnet_kit[export]`.
         """
         about = self.about
-        whole = _Whole(self.model, about["mean"], about["std"], about["temperature"]).eval().cpu()
+        model = copy.deepcopy(self.model)  # the export is in eval mode, on the CPU
+        whole = _Whole(model, about["mean"], about["std"], about["temperature"]).eval().cpu()
         example = torch.rand(2, len(about["mean"]), about["size"], about["size"])
         with atomic_file(path) as temporary:
             torch.onnx.export(
@@ -173,7 +181,7 @@ def distances(features: Tensor, means: Tensor) -> Tensor:
 
 
 def _listed(pictures) -> list:
-    array = isinstance(pictures, np.ndarray) and pictures.ndim in (2, 3)
+    array = isinstance(pictures, np.ndarray | Tensor) and pictures.ndim in (2, 3)
     if array or isinstance(pictures, Image.Image):
         return [pictures]
     if isinstance(pictures, str | Path):
@@ -194,6 +202,8 @@ def _as_tensor(item) -> Tensor:
     """Return a file, PIL picture or uint8 array as uint8 `(3, H, W)`, grey ones as `(1, H, W)`."""
     if isinstance(item, str | Path):
         return read_image(item)
+    if isinstance(item, Tensor) and item.dtype == torch.uint8 and item.shape[:-2] in ((1,), (3,)):
+        return item.cpu()
     if isinstance(item, np.ndarray) and item.shape[2:] == (4,) and item.dtype == np.uint8:
         item = Image.fromarray(item)  # with transparency
     if isinstance(item, Image.Image):

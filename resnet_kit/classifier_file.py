@@ -118,6 +118,8 @@ def _check_rebuilt(model: nn.Module, built: dict, loaders: Loaders) -> None:
     fit_weights(again, model.state_dict(), "the model")
     batch = [next(iter(loaders.val))]
     ours, theirs = (evaluate(x, batch, progress=False).probabilities for x in (model, again))
+    if not np.isfinite(ours).all():
+        raise ValueError("the model's outputs are not finite; train it again with a smaller rate")
     if not np.allclose(ours, theirs, atol=1e-3):
         raise ValueError(
             f"this {type(model).__name__} computes something else than a {built['name']} with its "

@@ -32,6 +32,7 @@ DOWNLOADED = {
     "stl10": ("STL10", STL10),
 }
 NOT_MIRRORED = ("mnist", "kmnist", "svhn", "digits")  # a mirrored 2 is no 2
+DAMAGED = (ValueError, OSError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error)
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -67,6 +68,7 @@ def named_dataset(
         FileNotFoundError: no file and no download, and no stand-in.
         ValueError: no such name, or a damaged or unfit file.
     """
+    options = {"like": like, "size": size, "batch_size": batch_size, "seed": seed}
     known = (*DOWNLOADED, "digits", "drawn10", *FOLDERS)
     for given in (name, stand_in):
         if given is not None and given not in known:
@@ -81,35 +83,23 @@ def named_dataset(
         print(f"Wanted {name}, but {error}; using {stand_in} instead.")
         name, found = stand_in, _found(stand_in, False)
     if isinstance(found, Path):
-        return image_folders(
-            found, like=like, size=size, batch_size=batch_size, augment=augment, seed=seed
-        )
-    return _of_arrays(
-        name, found, val_from_train, like=like, size=size, batch_size=batch_size, augment=augment,
-        seed=seed,
-    )  # fmt: skip
-
-
-def _found(name: str, download: bool) -> Path | dict[str, np.ndarray]:
-    return FOLDERS[name](download) if name in FOLDERS else _arrays(name, download)
-
-
-def _of_arrays(
-    name: str, arrays: dict, val_from_train: float, *, augment, seed: int, **options
-) -> Loaders:
-    images, labels = arrays["train_images"], arrays["train_labels"]
+        return image_folders(found, augment=augment, **options)
+    images, labels = found["train_images"], found["train_labels"]
     train, val = _held_out(labels, val_from_train, seed)
     if isinstance(augment, str) and augment == "standard" and name in NOT_MIRRORED:
         augment = [Crop(images.shape[1] // 8)]
     return array_loaders(
         train=(images[train], labels[train]),
         val=(images[val], labels[val]),
-        test=(arrays["test_images"], arrays["test_labels"]),
-        classes=arrays["classes"],
+        test=(found["test_images"], found["test_labels"]),
+        classes=found["classes"],
         augment=augment,
-        seed=seed,
         **options,
     )
+
+
+def _found(name: str, download: bool) -> Path | dict[str, np.ndarray]:
+    return FOLDERS[name](download) if name in FOLDERS else _arrays(name, download)
 
 
 def _held_out(labels: np.ndarray, share: float, seed: int) -> list[np.ndarray]:
@@ -140,7 +130,7 @@ def _arrays(name: str, download: bool) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:  # pickled objects are refused
             arrays = dict(file)
-    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+    except DAMAGED as error:  # in one of many ways, or a single array instead of an .npz
         raise ValueError(
             f"{path} cannot be read ({error}); delete it, or put a whole one"
         ) from error

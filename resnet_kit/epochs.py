@@ -40,10 +40,9 @@ def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> bo
         "lr": lr,
         "seconds": time.perf_counter() - start,
     }
-    if run.history.is_better(val_accuracy):
+    if run.history.add(row):
         # A copy: state_dict() returns the live tensors, which the next step overwrites.
         run.best = {name: t.detach().clone() for name, t in run.scored.state_dict().items()}
-    run.history.add(row)
     return True
 
 
@@ -126,7 +125,7 @@ def _optimizer_step(run: TrainingRun, batches: list, meter: _Meter) -> None:
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
     if run.averaged is not None:
-        run.averaged.update_parameters(run.model)
+        run.averaged.update(run.model)
     if run.scheduler is not None and run.settings["scheduler_every"] == "step":
         run.scheduler.step()
 

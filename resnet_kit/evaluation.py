@@ -33,8 +33,8 @@ class Evaluation:
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """Which pictures are right, (N,) bool."""
-        return self.predictions == self.labels
+        """Which pictures are right, (N,) bool; none of which a probability is not a number."""
+        return (self.predictions == self.labels) & np.isfinite(self.probabilities).all(1)
 
     @property
     def accuracy(self) -> float:
@@ -200,11 +200,13 @@ def mcnemar(one: Evaluation, other: Evaluation) -> tuple[int, int, float]:
     """Return how many pictures only `one` got right, only `other`, and the exact p-value.
 
     A large p says that a difference this large is what luck alone gives. Both must have scored the
-    same pictures. Source: McNemar, Psychometrika 12 (1947); exact: a binomial test.
+    same pictures in the same order. Source: McNemar, Psychometrika 12 (1947); exact: a binomial
+    test.
     """
     from scipy.stats import binomtest
 
-    if not np.array_equal(one.labels, other.labels) or one.files != other.files:
+    others = one.files and other.files and one.files != other.files  # probes know no files
+    if others or not np.array_equal(one.labels, other.labels):
         raise ValueError("the two evaluations are not of the same pictures in the same order")
     first = int((one.correct & ~other.correct).sum())
     second = int((other.correct & ~one.correct).sum())

@@ -17,7 +17,7 @@ from .evaluation import Evaluation
 from .loaders import Loaders, counts_of, split_of, splits_of
 from .scoring import predict_batches
 from .settings import place, progress_bar, resolve_precision, send, short_path
-from .training_run import memory_format
+from .training_run import fast_format, memory_format
 from .transfer import head_name, head_of, kept_modes
 
 
@@ -83,20 +83,20 @@ def extract_features(
         raise ValueError(f"views is {views}; expected at least 1")
     device, head = place(model), head_of(model)
     precision = resolve_precision(device, precision)
-    passes = {"train 1": loaders.plain("train")}
+    passes = {"train 1": (loaders.plain("train"), None)}  # loaders, and epochs to augment as in
     if views > 1:
         first = max(getattr(loaders.train.dataset, "sizes", [1]))  # epoch of the full size
-        passes = {f"train {k + 1}": _View(loaders.train, first + k) for k in range(views)}
-    passes |= {name: x for name, x in splits_of(loaders).items() if name != "train"}
+        passes = {f"train {k + 1}": (loaders.train, first + k) for k in range(views)}
+    passes |= {name: (x, None) for name, x in splits_of(loaders).items() if name != "train"}
     key = _key(model, head, passes, precision, progress) if cache is not None else ""
     found = _cached(Path(cache), key) if cache is not None else None
     if found is None:
         found = {}
         fast = model if precision == "fp32" else _folded(model)
         fast_head = fast.get_submodule(head_name(model))
-        with memory_format(fast, None if precision == "fp32" else torch.channels_last):
-            for name, loader in passes.items():
-                batches = progress_bar(loader, description=name, show=progress)
+        with memory_format(fast, fast_format(device, precision)):
+            for name in passes:
+                batches = _batches(*passes[name], name, progress)
                 found |= _before_the_head(name, fast, fast_head, batches, device, precision)
         if cache is not None:
             about = {"key": key, "digest": digest_of(found)}
@@ -118,25 +118,18 @@ def features_of(
     def loader(split: str, shuffled: int | None = None) -> DataLoader:
         dataset = FeatureRows(*parts[split], classes)
         sampler = EpochBatchSampler(len(dataset), batch_size, shuffled)
-        return DataLoader(dataset, batch_size=None, sampler=sampler)
+        generator = torch.Generator()  # torch's own is left alone
+        return DataLoader(dataset, batch_size=None, sampler=sampler, generator=generator)
 
     test = loader("test") if "test" in parts else None
     return Features(loader("train", seed), loader("val"), test, classes)
 
 
-class _View:
-    """One epoch of a training loader; its number decides the augmentation."""
-
-    def __init__(self, loader: DataLoader, epoch: int):
-        self.loader, self.epoch = loader, epoch
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self):
-        if hasattr(self.loader.sampler, "set_epoch"):
-            self.loader.sampler.set_epoch(self.epoch)
-        return iter(self.loader)
+def _batches(loader: DataLoader, epoch: int | None, description: str, progress: bool):
+    """Return the batches of a loader in one of its epochs, behind a bar."""
+    if epoch is not None and hasattr(loader.sampler, "set_epoch"):
+        loader.sampler.set_epoch(epoch)
+    return progress_bar(loader, description=description, show=progress)
 
 
 def _folded(model: nn.Module) -> nn.Module:
@@ -176,13 +169,17 @@ def _key(model: nn.Module, head: nn.Linear, passes: dict, precision: str, progre
     digest = hashlib.sha256(precision.encode())
     for name, module in model.named_modules():
         if module is not head:
-            digest.update(f"{name} {type(module).__name__} {module.extra_repr()}".encode())
+            plain = {
+                k: v for k, v in vars(module).items() if isinstance(v, bool | int | float | str)
+            }
+            about = name, type(module).__name__, module.extra_repr(), plain | {"training": False}
+            digest.update(str(about).encode())
     of_head = {id(tensor) for tensor in (*head.parameters(), *head.buffers())}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in of_head:
             digest.update(name.encode() + bytes_of(tensor))
-    for name, loader in passes.items():
-        for inputs, labels in progress_bar(loader, description=f"{name}, key", show=progress):
+    for name in passes:
+        for inputs, labels in _batches(*passes[name], f"{name}, key", progress):
             digest.update(name.encode() + bytes_of(inputs) + bytes_of(labels))
     return digest.hexdigest()
 

@@ -2,13 +2,12 @@
 
 import hashlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .images import SUFFIXES, rgb_pixels
+from .images import SUFFIXES, open_picture, rgb_pixels
 from .splits import SPLITS
 
 SMALL, LARGE = 32, 20_000_000  # pixels: of a side, of the whole picture
@@ -63,8 +62,6 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
         return seen
     try:
         data = path.read_bytes()
-        if not data:
-            raise ValueError("the file is empty")
         seen.digest = hashlib.sha256(data).hexdigest()
         _decode(data, seen, problem)
     except Exception as error:  # decoders raise anything
@@ -74,7 +71,7 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
 
 
 def _decode(data: bytes, seen: Seen, problem) -> None:
-    with Image.open(BytesIO(data)) as picture:
+    with open_picture(data) as picture:
         kind, mode, frames = picture.format, picture.mode, getattr(picture, "n_frames", 1)
         turned = picture.getexif().get(0x0112, 1)
         suffix = Path(seen.name).suffix

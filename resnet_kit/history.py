@@ -23,15 +23,13 @@ class History:
         """The time of all finished epochs, validation included."""
         return sum(row["seconds"] for row in self.rows)
 
-    def is_better(self, val_accuracy: float) -> bool:
-        """True for the first accuracy and for one above the best so far: ties keep the earlier."""
-        return self.best_accuracy is None or val_accuracy > self.best_accuracy
-
-    def add(self, row: dict) -> None:
-        """Append the row of an epoch."""
-        if self.is_better(row["val_accuracy"]):
+    def add(self, row: dict) -> bool:
+        """Append the row of an epoch; True if it is the best so far: ties keep the earlier."""
+        better = self.best_accuracy is None or row["val_accuracy"] > self.best_accuracy
+        if better:
             self.best_epoch, self.best_accuracy = row["epoch"], row["val_accuracy"]
         self.rows.append(row)
+        return better
 
     def to_frame(self):
         """Return the rows as a pandas table, indexed by epoch."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -70,10 +70,18 @@ def read_image(path: str | Path) -> Tensor:
         ) from error
 
 
-def _decode(data: bytes) -> Tensor:
+def open_picture(data: bytes) -> Image.Image:
+    """Return the picture that a file's bytes are, not decoded yet."""
     if not data:
         raise ValueError("the file is empty")
-    with Image.open(BytesIO(data)) as picture:
+    try:
+        return Image.open(BytesIO(data))
+    except UnidentifiedImageError:  # its message names the bytes' place in memory
+        raise ValueError("it is no picture, or its beginning is damaged") from None
+
+
+def _decode(data: bytes) -> Tensor:
+    with open_picture(data) as picture:
         ImageOps.exif_transpose(picture, in_place=True)
         pixels = np.array(_as_rgb(picture))
     return torch.from_numpy(pixels).permute(2, 0, 1)  # not copied: resizing reads it faster so
@@ -157,7 +165,7 @@ def mean_std(
         message = f"{len(unreadable)} of {len(source)} pictures are unreadable:\n"
         message += "\n".join(unreadable)
         if on_error == "raise":
-            raise UnreadableImageError(f'{message}\n(on_error="skip" leaves them out)')
+            raise UnreadableImageError(f'{message}\n(mean_std(…, on_error="skip") leaves them out)')
         warnings.warn(message, stacklevel=2)
     if total is None:
         raise ValueError(f"no pictures in {place}")

@@ -1,6 +1,7 @@
 """Look at a folder of pictures before training on it: what is broken, odd, twice or leaking."""
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
         ValueError: folders such as Train or training_set, of which it is not clear what they are.
     """
     root = Path(root)
-    files = sorted(path for path in files_below(root) if path.is_file() or path.is_symlink())
+    files = sorted(filter(is_file_or_link, files_below(root)))
     if not files:
         raise FileNotFoundError(f"no files below {root}; expected a folder of pictures")
     split_names = {path.name for path in root.iterdir() if path.is_dir()} & set(SPLITS)
@@ -41,6 +42,11 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
         seen = list(progress_bar(looks, total=len(files), description="inspect", show=progress))
     pairs = find_pairs([x for x in seen if x.thumbnail is not None])
     return FolderReport(root, seen, pairs)
+
+
+def is_file_or_link(path: Path) -> bool:
+    """True for a file and for a link, even for one that leads nowhere."""
+    return path.is_file() or path.is_symlink()
 
 
 class FolderReport:
@@ -118,16 +124,17 @@ class FolderReport:
         pictures = [np.asarray(ImageOps.pad(x, (160, 160), color="white")) for x in pictures]
         return picture_grid(pictures, [name[-26:] for name in names], columns=4, inches=1.9)
 
-    def quarantine(self, files: Sequence[str]) -> Path:
+    def quarantine(self, files: str | Sequence[str]) -> Path:
         """Move files (names as in the tables) into a folder beside the root; return that folder.
 
         A list in it says where each came from, for `undo_quarantine`. Nothing is deleted.
         """
-        folder, files = self._aside(), list(dict.fromkeys(files))
-        missing = [name for name in files if not (self.root / name).is_file()]
+        folder = self._aside()
+        files = list(dict.fromkeys([files] if isinstance(files, str) else files))
+        missing = [name for name in files if not is_file_or_link(self.root / name)]
         if missing:
             raise FileNotFoundError(f"no file {missing[0]} below {self.root}; nothing was moved")
-        taken = [name for name in files if (folder / name).exists()]
+        taken = [name for name in files if os.path.lexists(folder / name)]
         if taken:
             raise FileExistsError(f"{folder / taken[0]} is there already; nothing was moved")
         _write_moves(folder, [*_read_moves(folder), *files])
@@ -139,8 +146,8 @@ class FolderReport:
     def undo_quarantine(self) -> int:
         """Move everything back to where it was; return how many files."""
         folder = self._aside()
-        moves = [name for name in _read_moves(folder) if (folder / name).is_file()]
-        taken = [name for name in moves if (self.root / name).exists()]
+        moves = [name for name in _read_moves(folder) if is_file_or_link(folder / name)]
+        taken = [name for name in moves if os.path.lexists(self.root / name)]
         if taken:
             raise FileExistsError(f"{self.root / taken[0]} is there again; nothing was moved")
         for name in moves:

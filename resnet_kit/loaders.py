@@ -93,6 +93,21 @@ class PictureFiles(Dataset):
             return self.transform(picture), self.labels[index]
 
 
+class PictureLoader(DataLoader):
+    """A DataLoader that ends its workers at once when one meets an error."""
+
+    def __iter__(self) -> Iterator:
+        batches = super().__iter__()
+        try:
+            yield from batches
+        except Exception:
+            # The error keeps the iterator; collected later, it would wait 5 seconds for each.
+            if self.num_workers:
+                batches._shutdown_workers()  # torch has no public way
+                self._iterator = None  # of persistent workers
+            raise
+
+
 class EpochSampler(Sampler):
     """Yields (epoch, index) in an order shuffled by (seed, epoch).
 
@@ -221,13 +236,10 @@ def image_folders(
     """
     splits = find_splits(Path(root), val_from_train, seed)
     splits["train"] = share_of(splits["train"], train_share, seed)
-    if (mean is None) != (std is None):
-        raise ValueError("only one of mean and std is given; expected both or neither")
+    check_options(batch_size, mean, std)
     size = (like.size if like else 224) if size is None else size
     if not isinstance(size, Integral) or size < 1:
         raise ValueError(f"size is {size!r}; expected a whole number of pixels, at least 1")
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
     if mean is None:
         stats = like or mean_std(splits["train"].files)
         mean, std = stats.mean, stats.std
@@ -240,7 +252,7 @@ def image_folders(
         found = splits[split]
         dataset = PictureFiles(found.files, found.labels, found.classes, transform, seed)
         single = len(dataset) > 1 == len(dataset) % batch_size
-        return DataLoader(
+        return PictureLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
@@ -259,12 +271,20 @@ def image_folders(
         val=loader("val", still),
         test=loader("test", still) if "test" in splits else None,
         classes=train.classes,
-        size=size,
-        mean=tuple(mean),
-        std=tuple(std),
+        size=int(size),
+        mean=tuple(map(float, mean)),
+        std=tuple(map(float, std)),
         files={name: tuple(split.files) for name, split in splits.items()},
         unaugmented=loader("train", still),
     )
+
+
+def check_options(batch_size: int, mean, std) -> None:
+    """Refuse what no loader can work with."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
+    if (mean is None) != (std is None):
+        raise ValueError("only one of mean and std is given; expected both or neither")
 
 
 def _default_workers(augment) -> int:

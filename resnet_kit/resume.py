@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from .checkpoints import fit_weights, load_state, save_state, save_weights
+from .checkpoints import fit_weights, load_state, put_weights, save_state, save_weights
 from .history import History
 from .settings import short_path
 from .training_run import TrainingRun
@@ -26,7 +26,7 @@ def save(run: TrainingRun, folder: Path, every: int | None) -> None:
         "history": asdict(run.history),
         "model": _contiguous(run.model.state_dict()),
         "best": _contiguous(run.best),
-        "averaged": _contiguous(run.averaged.state_dict()) if run.averaged else None,
+        "averaged": _contiguous(run.averaged.module.state_dict()) if run.averaged else None,
         "optimizer": run.optimizer.state_dict(),
         "scheduler": run.scheduler.state_dict() if run.scheduler else None,
         "scaler": run.scaler.state_dict(),
@@ -71,6 +71,14 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
         for name, value in run.settings.items()
         if state["settings"].get(name) != value
     ]
+    if run.scheduler is not None and state["scheduler"] is not None:
+        was, now = state["scheduler"], run.scheduler.state_dict()
+        shape = ("T_max", "total_steps", "total_iters", "step_size", "gamma")
+        changed += [
+            f"the scheduler's {name} was {was[name]}, is {now.get(name)}"
+            for name in shape
+            if name in was and was[name] != now.get(name)
+        ]
     if changed or (state["scheduler"] is None) != (run.scheduler is None):
         raise ValueError(
             f"this is not the training in {short_path(folder)}: "
@@ -83,7 +91,8 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
 def _load_run(run: TrainingRun, state: dict, origin: str) -> None:
     fit_weights(run.model, state["model"], origin)
     if run.averaged is not None:
-        run.averaged.load_state_dict(state["averaged"])
+        put_weights(run.averaged.module, state["averaged"])
+        run.averaged.begun = True
     try:
         run.optimizer.load_state_dict(state["optimizer"])
     except ValueError as error:

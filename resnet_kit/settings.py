@@ -101,12 +101,9 @@ def _cpu_features() -> dict[str, bool]:
     }
 
 
-PRECISIONS = ("fp32", "bf16", "fp16")
-
-
 def resolve_precision(device: torch.device, precision: str) -> str:
     """Return `precision`, or for "auto" what `best_precision` says of the device."""
-    if precision not in ("auto", *PRECISIONS):
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
         raise ValueError(f"precision is {precision!r}; expected one of: auto, fp32, bf16, fp16")
     return best_precision(device) if precision == "auto" else precision
 

@@ -107,7 +107,8 @@ def _hold_out(split: Split, share: float, seed: int) -> dict[str, Split]:
         if chosen.issuperset(files):
             raise ValueError(
                 f"class {name} has {len(files)} pictures, too few different ones to hold "
-                f"{share:.0%} out for validation; expected at least 2"
+                f"{share:.0%} out for validation and keep one to learn from; add some, or hold out "
+                "less"
             )
     val = _only(split, chosen)
     return {"train": _only(split, set(split.files) - chosen), "val": val}

@@ -12,7 +12,7 @@ from .comparison import Comparison, Run
 from .features import Features, extract_features, features_of, knn_probe, score_probe, svm_probe
 from .loaders import Loaders, image_folders, splits_of
 from .scoring import evaluate
-from .settings import seed_everything
+from .settings import own_random_numbers
 from .training import train_and_eval
 from .transfer import Weights, freeze, head_of, param_groups, pretrained, unfreeze
 from .transfer import weights as weights_of
@@ -54,7 +54,7 @@ def compare_strategies(
     source = weights or weights_of("resnet18")
     options = {"size": size, "batch_size": batch_size, "val_from_train": val_from_train}
     options |= {"augment": augment, "workers": workers}
-    task = _Task(Path(root), source, epochs, options, batch_size, progress)
+    task = _Task(Path(root), source, epochs, options, progress)
     runs = []
     try:
         for run in task.runs(strategies, seeds, sorted(fractions)):
@@ -73,7 +73,6 @@ class _Task:
     source: Weights
     epochs: int
     options: dict  # of the loaders
-    batch_size: int
     progress: bool
     rows: dict | None = None
     seconds_per_picture: float = 0.0
@@ -91,9 +90,9 @@ class _Task:
         )
 
     def run(self, strategy: str, loaders: Loaders, seed: int, fraction: float) -> Run:
-        seed_everything(seed)
         how = self.from_features if strategy in FROM_FEATURES else self.end_to_end
-        results, seconds = how(strategy, loaders, seed)
+        with own_random_numbers(seed):
+            results, seconds = how(strategy, loaders, seed)
         val, *test = (
             replace(result, files=loaders.files[split])
             for split, result in zip(_scored(loaders), results, strict=True)
@@ -121,7 +120,8 @@ class _Task:
         """Return the features of these pictures; all of the folder are computed the first time."""
         if self.rows is None:
             start, everything = time.perf_counter(), self.loaders(seed)
-            model = pretrained(self.source, num_classes=len(everything.classes))
+            with own_random_numbers(0):  # which strategy comes first makes no difference
+                model = pretrained(self.source, num_classes=len(everything.classes))
             found = extract_features(model, everything, progress=self.progress)
             self.rows = {}
             for split, loader in splits_of(found).items():
@@ -133,7 +133,8 @@ class _Task:
             labels = torch.tensor(loaders.plain(split).dataset.labels)
             found = torch.stack([self.rows[file] for file in loaders.files[split]])
             parts[split] = found[None], labels[None]
-        return features_of(parts, loaders.classes, batch_size=self.batch_size, seed=seed)
+        batch_size = self.options["batch_size"]
+        return features_of(parts, loaders.classes, batch_size=batch_size, seed=seed)
 
     def end_to_end(self, strategy: str, loaders: Loaders, seed: int):
         scratch = strategy == "from scratch"

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from .checkpoints import put_weights
 from .epochs import one_epoch
 from .history import History
 from .resume import restore, save
@@ -22,7 +23,14 @@ from .settings import (
     progress_bar,
     resolve_precision,
 )
-from .training_run import Interrupts, TrainingRun, average_of, memory_format
+from .training_run import (
+    Interrupts,
+    RunningAverage,
+    TrainingRun,
+    fast_format,
+    match_strides,
+    memory_format,
+)
 
 
 def train_and_eval(
@@ -92,10 +100,9 @@ def train_and_eval(
         "average": average,
     }
     folder = None if checkpoint is None else Path(checkpoint)
-    plain = precision == "fp32" or device.type == "mps"  # whose BatchNorm fails in channels_last
-    wanted = None if plain else torch.channels_last
-    randomness, memory = own_random_numbers(mixed_seed(seed), device), memory_format(model, wanted)
-    with randomness, memory, Interrupts() as interrupts:
+    wanted = fast_format(device, precision)
+    randomness = own_random_numbers(mixed_seed(seed), device)
+    with randomness, memory_format(model, wanted, optimizer), Interrupts() as interrupts:
         run = TrainingRun(
             model,
             criterion.to(device) if isinstance(criterion, nn.Module) else criterion,
@@ -106,11 +113,12 @@ def train_and_eval(
             settings,
             wanted,
             torch.compile(model) if compile else model,
-            average_of(model, average),
+            None if average is None else RunningAverage(model, average),
             interrupts,
         )
         optimizer.zero_grad(set_to_none=True)  # gradients of an earlier cell
         restore(run, folder, resume)
+        match_strides(optimizer)
         history, steps = run.history, _length(train_loader)
         total = epochs * steps if steps else None
         with progress_bar(total=total, show=progress) as bar, _keeping_the_best(run):
@@ -144,7 +152,7 @@ def _keeping_the_best(run: TrainingRun):
     finally:
         run.optimizer.zero_grad(set_to_none=True)
         if run.best is not None:
-            run.model.load_state_dict(run.best)
+            put_weights(run.model, run.best)
         run.model.eval()
     if history.stopped == "interrupted":
         print(f"Stopped by hand {_what_is_kept(history)}")

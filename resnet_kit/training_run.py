@@ -1,16 +1,18 @@
 """What one training works with: its objects, its memory format, and an ear for Ctrl-C."""
 
+import copy
 import signal
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .history import History
 
@@ -41,6 +43,29 @@ class Interrupts:
             signal.signal(signal.SIGINT, self.before)
 
 
+class RunningAverage:
+    """A copy of a model that follows it, step by step: `decay` times itself plus the rest of it.
+
+    torch's AveragedModel does the same, but makes a GPU wait in each step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.module, self.begun = copy.deepcopy(model).requires_grad_(False), False
+        self._follow = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        tensors = (chain(m.parameters(), m.buffers()) for m in (self.module, model))
+        pairs = list(zip(*tensors, strict=True))
+        for own, theirs in pairs:
+            if not self.begun or not own.is_floating_point():
+                own.copy_(theirs)
+        if self.begun:
+            floats = [pair for pair in pairs if pair[0].is_floating_point()]
+            self._follow(*map(list, zip(*floats, strict=True)), None)
+        self.begun = True
+
+
 @dataclass
 class TrainingRun:
     """The objects of one training; `settings` are the numbers that a resumed run must share."""
@@ -54,7 +79,7 @@ class TrainingRun:
     settings: dict
     memory_format: torch.memory_format | None
     forward: Callable[[Tensor], Tensor]
-    averaged: AveragedModel | None
+    averaged: RunningAverage | None
     interrupts: Interrupts
     history: History = field(default_factory=History)
     best: dict[str, Tensor] | None = None
@@ -65,21 +90,23 @@ class TrainingRun:
         return self.averaged.module if self.averaged else self.model
 
 
-def average_of(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return a running average of the model's weights, or None without a decay."""
-    if decay is None:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+def fast_format(device: torch.device, precision: str) -> torch.memory_format | None:
+    """Return channels_last where it pays, and None for plain float32 in the model's own format."""
+    plain = precision == "fp32" or device.type == "mps"  # whose BatchNorm fails in channels_last
+    return None if plain else torch.channels_last
 
 
 @contextmanager
-def memory_format(model: nn.Module, wanted: torch.memory_format | None):
+def memory_format(
+    model: nn.Module, wanted: torch.memory_format | None, optimizer: Optimizer | None = None
+):
     """Hold convolution weights in this format inside, and give them their strides back after."""
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 4]
     strides = [tensor.stride() for tensor in tensors]
     if wanted is not None:
         for tensor in tensors:
             tensor.data = tensor.data.contiguous(memory_format=wanted)
+    match_strides(optimizer)
     try:
         yield
     finally:
@@ -89,3 +116,13 @@ def memory_format(model: nn.Module, wanted: torch.memory_format | None):
                     tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
                 )
                 tensor.data = restored.copy_(tensor.data)
+        match_strides(optimizer)
+
+
+def match_strides(optimizer: Optimizer | None) -> None:
+    """Lay out what the optimizer remembers like its parameters: fused ones pair them in memory."""
+    for parameter, state in optimizer.state.items() if optimizer is not None else ():
+        for name, value in state.items():
+            of_weights = isinstance(value, Tensor) and value.shape == parameter.shape
+            if of_weights and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

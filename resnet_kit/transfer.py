@@ -78,14 +78,10 @@ def _imagenet(arch: str) -> Weights:
         )
     preset = enum.transforms()
     return Weights(
-        arch,
-        "imagenet",
-        preset.crop_size[0],
-        tuple(preset.mean),
-        tuple(preset.std),
+        arch, "imagenet", preset.crop_size[0], tuple(preset.mean), tuple(preset.std),
         tuple(enum.meta["categories"]),
         lambda: get_model(arch, weights=enum, progress=False).state_dict(),  # checks the hash
-    )
+    )  # fmt: skip
 
 
 def _cached(arch: str) -> bool:
@@ -213,7 +209,7 @@ def replace_head(model: nn.Module, num_classes: int) -> nn.Linear:
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; expected at least 1")
     name, old = head_name(model), head_of(model)
-    head = nn.Linear(old.in_features, num_classes).to(old.weight.device)
+    head = nn.Linear(old.in_features, num_classes, bias=old.bias is not None).to(old.weight)
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, head)
     return head
@@ -234,7 +230,7 @@ def unfreeze(model: nn.Module, *names: str) -> None:
 
 
 def _set_trainable(model: nn.Module, names: tuple[str, ...], trainable: bool) -> None:
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     for name in names:
         if name not in modules:
             raise ValueError(
@@ -243,17 +239,22 @@ def _set_trainable(model: nn.Module, names: tuple[str, ...], trainable: bool) ->
             )
     for module in [modules[name] for name in names] or [model]:
         module.requires_grad_(trainable)
+        for inner in module.modules():  # a BatchNorm without weights has nothing else to tell by
+            if list(inner.buffers()) and not list(inner.parameters()):
+                inner.keeps_statistics = not trainable
 
 
 def train_mode(model: nn.Module) -> None:
     """Set the model to train mode, but whatever is frozen, and all inside it, to eval mode.
 
-    A module is frozen when it has parameters and none of them learns.
+    A module is frozen when it has parameters and none of them learns, or has statistics alone and
+    was frozen last.
     """
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
+        frozen = parameters and not any(parameter.requires_grad for parameter in parameters)
+        if frozen or getattr(module, "keeps_statistics", False):
             module.eval()
 
 
@@ -290,11 +291,10 @@ def trainable_table(model: nn.Module):
     import pandas as pd
 
     rows = {}
-    for name, module in model.named_children():
+    for name, module in (*model.named_children(), ("total", model)):
         if parameters := list(module.parameters()):
             learning = sum(p.numel() for p in parameters if p.requires_grad)
             rows[name] = sum(p.numel() for p in parameters), learning
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "trainable"])
     table.index.name = "module"
-    table.loc["total"] = table.sum()
     return table

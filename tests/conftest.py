@@ -1,7 +1,9 @@
 """Small things that many tests need."""
 
+import multiprocessing
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,27 @@ def real_data() -> Path:
     if not REAL:
         pytest.skip("RESNET_KIT_REAL_DATA is not set, so there are no real pictures to test with")
     return Path(REAL)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """A maker of processes that have imported the package, once for all, and done nothing yet."""
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        context.set_forkserver_preload(["resnet_kit"])
+    return context
+
+
+@pytest.fixture
+def elsewhere(processes):
+    """Call a function in a process of its own and return its result."""
+
+    def call(function, *arguments):
+        with ProcessPoolExecutor(1, mp_context=processes) as pool:
+            return pool.submit(function, *arguments).result()
+
+    return call
 
 
 @pytest.fixture

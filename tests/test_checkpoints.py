@@ -101,3 +101,20 @@ def test_contents_of_any_type_have_a_digest():
     tensors = [torch.ones(3, dtype=t) for t in (torch.bfloat16, torch.float16, torch.bool)]
     digests = {digest_of({"x": tensor}) for tensor in (*tensors, torch.tensor(1.0))}
     assert len(digests) == 4
+
+
+def test_tied_weights_are_written(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    path = rk.save_weights(model, tmp_path / "tied.safetensors")
+    again = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    rk.load_weights(again, path)
+    assert torch.equal(again[1].weight, model[0].weight)
+
+
+def test_files_without_the_count_of_batches_are_loaded(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    old = {k: t for k, t in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    rk.load_weights(model, rk.save_weights(old, tmp_path / "old.safetensors"))
+    torch.save(old, tmp_path / "old.pth")
+    rk.load_weights(model, tmp_path / "old.pth")

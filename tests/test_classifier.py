@@ -1,6 +1,5 @@
 import json
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -61,22 +60,15 @@ def test_arrays_and_cifar_nets_come_back_exactly(of_arrays, tmp_path):
     assert (table["confidence 2"] >= table["confidence 3"]).all()
 
 
-PROGRAM = """
-import sys, resnet_kit as rk
-clf = rk.load_classifier(sys.argv[1])
-for row in clf.predict(sys.argv[2]).itertuples():
-    print(row.predicted, row.confidence.hex())
-"""
+def load_and_predict(path: Path, pictures: Path) -> pd.DataFrame:
+    return rk.load_classifier(path).predict(pictures)
 
 
-def test_a_fresh_process_predicts_bit_for_bit_the_same(of_files, folder, tmp_path):
+def test_a_fresh_process_predicts_bit_for_bit_the_same(of_files, folder, tmp_path, elsewhere):
     model, loaders = of_files
     path = rk.save_classifier(tmp_path / "ab.safetensors", model, loaders, calibrate=True)
-    here = rk.load_classifier(path).predict(folder / "eval")
-    command = [sys.executable, "-c", PROGRAM, str(path), str(folder / "eval")]
-    there = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    lines = [f"{row.predicted} {row.confidence.hex()}" for row in here.itertuples()]
-    assert there.splitlines() == lines and len(lines) == 5
+    here = load_and_predict(path, folder / "eval")
+    assert elsewhere(load_and_predict, path, folder / "eval").equals(here) and len(here) == 5
 
 
 def test_any_kind_of_picture_will_do(of_files, tmp_path):
@@ -308,3 +300,47 @@ def test_a_net_without_a_linear_head_predicts_too(of_files, folder, tmp_path):
     model = rk.pretrained(rk.weights("squeezenet1_1", None), num_classes=2)
     clf = rk.load_classifier(rk.save_classifier(tmp_path / "s.safetensors", model, larger))
     assert clf.predict(loaders.files["val"][0])["predicted"][0] in ("a", "b")
+
+
+def test_tensors_as_read_image_gives_them_are_pictures(of_files, tmp_path):
+    model, loaders = of_files
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "ab.safetensors", model, loaders))
+    files = list(loaders.files["val"][:2])
+    pictures = [rk.read_image(file) for file in files]
+    expected = clf.predict(files)["confidence"].tolist()
+    assert clf.predict(pictures)["confidence"].tolist() == expected
+    one = clf.predict(pictures[0])
+    assert len(one) == 1 and np.allclose(one["confidence"][0], expected[0], atol=1e-5)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        clf.predict(files, batch_size=0)
+
+
+def test_several_threads_may_ask_at_once(of_arrays, tmp_path):
+    model, data = of_arrays
+    path = rk.save_classifier(tmp_path / "d.safetensors", model, data, calibrate=True)
+    clf = rk.load_classifier(path)
+    images = list(data.test.dataset.images[:9, 0].cpu().numpy())
+    counts = [3, 5, 7, 9] * 3
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(lambda n: clf.predict(images[:n]), counts))
+    assert [len(table) for table in tables] == counts
+
+
+def test_broken_weights_are_not_kept(of_arrays, tmp_path):
+    model, data = of_arrays
+    nn.init.constant_(model.fc.weight, float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        rk.save_classifier(tmp_path / "d.safetensors", model, data)
+
+
+def test_numpys_numbers_are_kept_as_numbers(folder, tmp_path):
+    mean, std = np.full(3, 0.5, np.float32), torch.full((3,), 0.25)
+    loaders = rk.image_folders(folder, size=np.int64(16), mean=mean, std=std, workers=0)
+    model = rk.pretrained(rk.weights("resnet18", None), num_classes=2)
+    assert rk.load_classifier(rk.save_classifier(tmp_path / "x.safetensors", model, loaders))
+
+
+def test_a_classifiers_file_given_as_weights_says_what_it_is(of_files, tmp_path):
+    path = rk.save_classifier(tmp_path / "ab.safetensors", *of_files)
+    with pytest.raises(ValueError, match="load_classifier"):
+        rk.load_weights(of_files[0], path)

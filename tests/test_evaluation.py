@@ -261,3 +261,27 @@ def test_use_style_sets_matplotlibs_defaults_and_plots_do_not():
         assert rcParams["axes.spines.top"] is True
         rk.use_style()
         assert rcParams["axes.spines.top"] is False
+
+
+def test_what_is_not_a_number_is_not_right():
+    nothing = np.full((2, 3), np.nan, np.float32)
+    assert rk.Evaluation(float("nan"), np.zeros(2, int), nothing, ("a", "b", "c")).accuracy == 0
+
+
+def test_a_probe_and_a_net_are_compared_though_only_one_knows_its_files():
+    labels, chances = np.array([0, 1]), np.eye(2, dtype=np.float32)
+    files = (Path("a.png"), Path("b.png"))
+    net, probe = (rk.Evaluation(0.0, labels, chances, ("a", "b"), x) for x in (files, None))
+    assert rk.mcnemar(net, probe) == (0, 0, 1.0)
+    with pytest.raises(ValueError, match="not of the same pictures"):
+        rk.mcnemar(net, rk.Evaluation(0.0, labels, chances, ("a", "b"), files[::-1]))
+
+
+def test_scoring_leaves_the_callers_random_numbers_alone():
+    data = rk.named_dataset("digits")
+    net = rk.resnets.cifar_resnet(8, in_channels=1)
+    features = rk.extract_features(net, data, progress=False)
+    before = torch.get_rng_state()
+    rk.evaluate(net, data.val, progress=False)
+    rk.evaluate(rk.head_of(net), features.val, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)

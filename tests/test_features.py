@@ -278,3 +278,13 @@ def test_views_of_growing_pictures_have_the_full_size(net):
     found = rk.extract_features(net, data, views=2, precision="fp32")
     for view in rows(found.train):
         assert torch.allclose(view.sum(0), rows(found.val)[0].sum(0), atol=1e-3)
+
+
+def test_a_net_that_computes_something_else_never_meets_an_old_cache(digits, tmp_path):
+    found = []
+    for plain in (False, True):
+        rk.seed_everything(0)
+        net = cifar_resnet(8, in_channels=1, plain=plain)
+        found.append(rk.extract_features(net, digits, cache=tmp_path, progress=False))
+    first, second = (features.val.dataset.features for features in found)
+    assert not torch.equal(first, second) and len(list(tmp_path.iterdir())) == 2

@@ -103,7 +103,7 @@ def test_empty_text_and_missing_files_say_what_they_are(tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(rk.UnreadableImageError, match="the file is empty"):
         rk.read_image(tmp_path / "empty.jpg")
-    with pytest.raises(rk.UnreadableImageError, match="cannot identify image"):
+    with pytest.raises(rk.UnreadableImageError, match="it is no picture"):
         rk.read_image(tmp_path / "text.png")
     with pytest.raises(FileNotFoundError):
         rk.read_image(tmp_path / "none.jpg")
@@ -202,15 +202,16 @@ def test_mean_std_refuses_what_it_cannot_mean(tmp_path):
 
 
 def test_mean_std_of_the_photos_equals_plain_numpy(real_data):
-    files = rk.picture_files(real_data / "cat_dog_ants_bees" / "train")
+    folder = real_data / "cat_dog_ants_bees" / "eval"
+    files = rk.picture_files(folder)
     count, total, squares = 0, np.zeros(3), np.zeros(3)
     for path in files:
         values = np.asarray(Image.open(path).convert("RGB"), np.float64).reshape(-1, 3) / 255
         count += len(values)
         total, squares = total + values.sum(0), squares + (values**2).sum(0)
     mean = total / count
-    stats = rk.mean_std(real_data / "cat_dog_ants_bees" / "train")
-    assert stats.pictures == 596 and stats.pixels == count
+    stats = rk.mean_std(folder)
+    assert stats.pictures == 355 and stats.pixels == count
     assert np.allclose(stats.mean, mean, rtol=0, atol=1e-9)
     assert np.allclose(stats.std, np.sqrt(squares / count - mean**2), rtol=0, atol=1e-9)
 

@@ -237,3 +237,20 @@ def test_an_orientation_that_means_nothing_is_no_trouble(pets):
     exif[0x0112] = 0
     save(draw("cat", 904, size=96), pets / "train" / "0_cat" / "zero.jpg", exif=exif)
     assert inspect(pets).problems.empty
+
+
+def test_links_are_moved_and_brought_back(pets):
+    link, dead = pets / "train" / "0_cat" / "link.png", pets / "train" / "0_cat" / "dead.png"
+    link.symlink_to(first(pets))
+    dead.symlink_to("nowhere.png")
+    report = rk.inspect_folder(pets, progress=False)
+    moved = ["train/0_cat/link.png", "train/0_cat/dead.png"]
+    assert set(moved) <= {*report.duplicates["other"], *report.duplicates["file"], moved[1]}
+    report.quarantine(moved)
+    assert not link.is_symlink() and not dead.is_symlink()
+    assert report.undo_quarantine() == 2 and link.is_symlink() and dead.is_symlink()
+
+
+def test_one_name_is_one_file(pets):
+    report, name = rk.inspect_folder(pets, progress=False), first(pets).relative_to(pets).as_posix()
+    assert (report.quarantine(name) / name).is_file()

@@ -15,6 +15,7 @@ import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit import loaders as module
 from resnet_kit.animals import COUNTS
+from resnet_kit.loaders import PictureLoader
 from resnet_kit.settings import prepare_worker
 
 
@@ -393,3 +394,18 @@ def test_balanced_arrays_are_drawn_equally_often_and_reproducibly():
     assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
     assert not torch.equal(drawn[0], drawn[1])
     assert torch.cat([labels for _, labels in one.val]).tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_workers_end_when_one_meets_an_error_and_start_again(folder, lasting):
+    dataset = rk.image_folders(folder, size=16, workers=0).train.dataset
+    loader = PictureLoader(
+        dataset, batch_size=4, num_workers=2, persistent_workers=lasting,
+        worker_init_fn=prepare_worker,
+    )  # fmt: skip
+    dataset.files[3].write_bytes(b"broken")
+    with pytest.raises(rk.UnreadableImageError):
+        list(loader)
+    assert not multiprocessing.active_children()
+    write_picture(dataset.files[3])
+    assert len(list(loader)) == 3

@@ -169,7 +169,7 @@ def test_missing_photos_are_named(server, tmp_path):
 
 
 def test_the_call_downloads_once_and_not_in_quick_mode(server, data_root, monkeypatch, capsys):
-    with pytest.raises(FileNotFoundError, match="holds 0 photos"):
+    with pytest.raises(FileNotFoundError, match="quick mode downloads nothing"):
         rk.cat_dog_ants_bees("photos")
     assert server.starts == []
     monkeypatch.delenv("RESNET_KIT_QUICK")

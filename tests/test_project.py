@@ -62,7 +62,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_package_stays_small():
     lines = {p.stem: code_lines(p) for p in (ROOT / "resnet_kit").glob("*.py")}
-    assert sum(lines.values()) < 3990, lines
+    assert sum(lines.values()) < 4060, lines
 
 
 @pytest.mark.parametrize("path", sorted(MODULES), ids=lambda p: f"{p.parent.name}-{p.stem}")

@@ -105,53 +105,45 @@ def test_import_is_light():
 
 def test_progress_bars_leave_nothing_behind(monkeypatch, capsys):
     monkeypatch.delenv("TQDM_DISABLE")
-    code = "from resnet_kit.settings import progress_bar as p; list(p([1, 2], description='x'))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True).stderr.decode()
+    list(settings.progress_bar([1, 2], description="x"))
+    shown = capsys.readouterr().err
     assert "x:" in shown
     assert shown.split("\r")[-1].strip() == ""
     assert settings.progress_bar([1], show=False).disable
 
 
-@pytest.mark.parametrize(
-    "switch", ["cudnn.allow_tf32 = True", "cudnn.conv.fp32_precision = 'tf32'"]
-)
-def test_tf32_is_off_inside_and_as_it_was_after(switch):
-    read = switch.split(" = ")[0]
-    if "conv" in switch and not hasattr(torch.backends.cudnn, "conv"):
-        pytest.skip("this torch has the old switch alone")
-    code = f"""
-from torch.backends import cudnn
-from resnet_kit.settings import without_tf32
-{switch}
-with without_tf32():
-    inside = {read}
-print(inside, {read})
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    inside, after = done.stdout.split() or [done.stderr, ""]
-    assert inside in ("False", "none") and after == switch.split(" = ")[1].strip("'")
+def inside_and_after(owner: str, switch: str, value) -> list:
+    """Set a switch of cuDNN; return what it is inside `without_tf32` and afterwards."""
+    place = torch.backends.cudnn.conv if owner == "conv" else torch.backends.cudnn
+    setattr(place, switch, value)
+    with settings.without_tf32():
+        inside = getattr(place, switch)
+    return [inside, getattr(place, switch)]
 
 
-FAULTS = """
-import resource, torch
-from resnet_kit.settings import keep_freed_memory
+def test_tf32_is_off_inside_and_as_it_was_after(elsewhere):
+    assert elsewhere(inside_and_after, "cudnn", "allow_tf32", True) == [False, True]
+    if hasattr(torch.backends.cudnn, "conv"):  # the newer switch of newer versions of torch
+        assert elsewhere(inside_and_after, "conv", "fp32_precision", "tf32") == ["none", "tf32"]
 
-def page_faults():
+
+def page_faults() -> int:
+    resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
         torch.ones(4, 2**20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-given_back = page_faults()
-keep_freed_memory()
-print(given_back, min(page_faults() for _ in range(3)))  # the first may still have to grow
-"""
+
+def faults_before_and_after() -> tuple[int, int]:
+    given_back = page_faults()
+    settings.keep_freed_memory()
+    return given_back, min(page_faults() for _ in range(3))  # the first may still have to grow
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
-def test_freed_memory_is_kept_and_used_again():
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True)
-    given_back, kept = map(int, done.stdout.split())
+def test_freed_memory_is_kept_and_used_again(elsewhere):
+    given_back, kept = elsewhere(faults_before_and_after)
     assert kept < given_back / 10
 
 

@@ -191,3 +191,14 @@ def test_wrong_names_are_refused(colors):
         rk.compare_strategies(colors, seeds=())
     with pytest.raises(ValueError, match="nothing was measured at the fraction 0.5"):
         Comparison((), True).best(0.5)
+
+
+def test_the_order_of_strategies_and_the_callers_numbers_make_no_difference(colors, tiny):
+    losses = []
+    for names in (["feature extraction"], ["features + kNN", "feature extraction"]):
+        torch.manual_seed(len(names))
+        before = torch.get_rng_state()
+        found = rk.compare_strategies(colors, weights=tiny, strategies=names, seeds=(0,), **SMALL)
+        assert torch.equal(torch.get_rng_state(), before)
+        losses.append(found.runs[-1].val.loss)
+    assert losses[0] == losses[1]

@@ -1,7 +1,7 @@
 import io
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -24,6 +24,7 @@ import resnet_kit as rk
 from conftest import small_net, tensor_loader, write_picture
 from resnet_kit import epochs, training
 from resnet_kit.checkpoints import load_state
+from resnet_kit.training_run import RunningAverage
 
 
 def run(model=None, epochs=2, train=None, val=None, *, lr=0.1, momentum=0.9, **options):
@@ -392,54 +393,57 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, name):
     assert history.rows == resumed.rows
 
 
-KILLED = """
-import os, signal, sys, torch
-from pathlib import Path
-from torch import nn
-import resnet_kit as rk
-
-def train(root, checkpoint, kill):
+def train_from_files(root, checkpoint, kill):
+    """Train four epochs of three steps each; with `kill` be killed in the middle of the third."""
+    torch.set_num_threads(1)  # of several such processes at once
+    usual = multiprocessing.get_all_start_methods()[0]
+    multiprocessing.set_start_method(usual, force=True)  # of the workers
     workers, every = checkpoint.name.split("-")
     loaders = rk.image_folders(root, size=16, batch_size=4, workers=int(workers), augment="trivial")
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-                          nn.Flatten(), nn.Dropout(0.2), nn.Linear(4, 2))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Dropout(0.2), nn.Linear(4, 2),
+    )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    scheduler = None
-    if every == "step":
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=12)
+    scheduler = OneCycleLR(optimizer, 0.05, total_steps=12) if every == "step" else None
     steps = 0
+
     def count(*args):
         nonlocal steps
         steps += model.training
-        if kill and steps == 8:  # in the middle of the third epoch of three steps each
+        if kill and steps == 8:
             os.kill(os.getpid(), signal.SIGKILL)
+
     model.register_forward_hook(count)
-    rk.train_and_eval(model, 4, nn.CrossEntropyLoss(), optimizer, loaders.train, loaders.val,
+    rk.train_and_eval(
+        model, 4, nn.CrossEntropyLoss(), optimizer, loaders.train, loaders.val,
         scheduler=scheduler, scheduler_every="step", precision="fp32", checkpoint=checkpoint,
-        resume=True, progress=False)
+        resume=True, progress=False,
+    )  # fmt: skip
     rk.save_weights(model, checkpoint / "final.safetensors")
 
-root, kill, *checkpoints = sys.argv[1:]
-for checkpoint in checkpoints:
-    train(root, Path(checkpoint), kill == "kill")
-"""
 
-
-def test_killed_and_resumed_runs_are_bit_identical(folder, tmp_path):
+def test_killed_and_resumed_runs_are_bit_identical(folder, tmp_path, processes):
     """With 0 and with 2 workers, with and without a scheduler that steps every step."""
 
-    def start(kill, *checkpoints):
-        paths = [str(tmp_path / checkpoint) for checkpoint in checkpoints]
-        return subprocess.Popen([sys.executable, "-c", KILLED, str(folder), kill, *paths])
+    def start(place, kill=False):
+        process = processes.Process(target=train_from_files, args=(folder, tmp_path / place, kill))
+        process.start()
+        return process
+
+    def ends(running):
+        for process in running:
+            process.join()
+        return [process.exitcode for process in running]
 
     names = [f"{workers}-{every}" for workers in (0, 2) for every in ("none", "step")]
-    whole = start("live", *[f"whole/{name}" for name in names])
-    killed = [start("kill", f"parts/{name}") for name in names]
-    assert [process.wait() for process in killed] == [-signal.SIGKILL] * len(names)
+    whole = [start(f"whole/{name}") for name in names]
+    killed = [start(f"parts/{name}", kill=True) for name in names]
+    assert ends(killed) == [-signal.SIGKILL] * len(names)
     for name in names:
         assert len(load_state(tmp_path / "parts" / name / "last.pt")["history"]["rows"]) == 2
-    assert start("live", *[f"parts/{name}" for name in names]).wait() == 0 == whole.wait()
+    assert ends([*whole, *[start(f"parts/{name}") for name in names]]) == [0] * 2 * len(names)
     for name in names:
         parts, uninterrupted = (
             rk.read_weights(tmp_path / kind / name / "final.safetensors")[0]
@@ -718,3 +722,88 @@ def test_each_epoch_goes_to_a_writer_of_scalars():
     expected = {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "lr", "seconds"}
     assert names == expected
     assert writer.written["accuracy/val", 2] == history.rows[1]["val_accuracy"]
+
+
+@pytest.mark.parametrize("order", [("bf16", "fp32"), ("fp32", "bf16")])
+def test_a_fused_optimizer_goes_through_changes_of_the_memory_format(order):
+    train = tensor_loader(16, batch_size=8)
+    weights = []
+    for fused in (False, True):
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(80, 3)
+        )
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=fused)
+        for precision in order:
+            run(model, 2, train, optimizer=optimizer, precision=precision)
+        for parameter, remembered in optimizer.state.items():
+            assert remembered["exp_avg"].stride() == parameter.stride()
+        weights.append(model[2].weight.detach().clone())
+    assert torch.allclose(*weights, atol=1e-5)
+
+
+class Versioned(nn.Linear):
+    """Refuses weights that do not say of which version they are, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        assert metadata.get("version") == 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+@pytest.mark.parametrize("average", [None, 0.5])
+def test_models_that_ask_for_their_version_are_trained_kept_and_resumed(tmp_path, average):
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), Versioned(192, 3))
+
+    options = {"checkpoint": tmp_path / "run", "average": average}
+    run(net(), 1, **options)
+    model, history = run(net(), 2, resume=True, **options)
+    assert [row["epoch"] for row in history.rows] == [1, 2]
+    again = net()
+    rk.load_weights(again, tmp_path / "run" / "best.safetensors")
+    assert same(state(model), state(again))
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "changed"),
+    [
+        (lambda o: CosineAnnealingLR(o, 4), lambda o: CosineAnnealingLR(o, 8), "T_max was 4, is 8"),
+        (
+            lambda o: OneCycleLR(o, 0.1, total_steps=24),
+            lambda o: OneCycleLR(o, 0.1, total_steps=48),
+            "total_steps was 24, is 48",
+        ),
+    ],
+)
+def test_a_schedule_of_another_length_is_not_resumed(tmp_path, first, then, changed):
+    run(epochs=2, checkpoint=tmp_path, scheduler=first)
+    with pytest.raises(ValueError, match=f"the scheduler's {changed}"):
+        run(epochs=4, checkpoint=tmp_path, scheduler=then, resume=True)
+
+
+def test_a_foreign_file_in_place_of_the_resume_state_is_refused(tmp_path):
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="is damaged or no resume state"):
+        run(checkpoint=tmp_path, resume=True)
+
+
+def test_the_running_average_is_torchs():
+    rk.seed_everything(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    follow = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+    theirs = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+    ours = RunningAverage(model, 0.9)
+    for _ in range(3):
+        model(torch.randn(2, 3, 5, 5))
+        for parameter in model.parameters():
+            parameter.data += torch.randn_like(parameter)
+        ours.update(model)
+        theirs.update_parameters(model)
+    for name, tensor in theirs.module.state_dict().items():
+        if tensor.is_floating_point():
+            assert torch.equal(ours.module.state_dict()[name], tensor)

@@ -275,3 +275,38 @@ def test_trainable_table_adds_up():
     table = rk.trainable_table(model)
     assert table.loc["total"].tolist() == [11_178_564, 2052]
     assert table.loc["layer1", "trainable"] == 0
+
+
+def test_a_frozen_batchnorm_without_weights_keeps_its_statistics():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten(), nn.Linear(16, 2)
+    )
+    rk.freeze(model)
+    rk.unfreeze(model, "3")
+    before = model[1].running_mean.clone()
+    rk.train_mode(model)
+    model(torch.randn(2, 3, 4, 4))
+    assert torch.equal(model[1].running_mean, before) and model[3].training
+    rk.unfreeze(model)
+    rk.train_mode(model)
+    assert model[1].training
+
+
+def test_a_shared_module_answers_to_both_its_names():
+    model = nn.Sequential(nn.Linear(3, 3))
+    model.add_module("again", model[0])
+    rk.freeze(model, "again")
+    assert not model[0].weight.requires_grad
+
+
+def test_a_new_head_is_of_the_old_ones_make():
+    model = nn.Module()
+    model.fc = nn.Linear(4, 3, bias=False, dtype=torch.float64)
+    head = rk.replace_head(model, 2)
+    assert head.bias is None and head.weight.dtype == torch.float64
+
+
+def test_the_total_counts_a_models_own_parameters():
+    model = rk.pretrained(rk.weights("vit_b_32", None), num_classes=2)
+    total = rk.trainable_table(model).loc["total"]
+    assert total["parameters"] == sum(p.numel() for p in model.parameters()) == total["trainable"]
