@@ -103,17 +103,23 @@ class Evaluation:
         return float(np.average(gaps, weights=table["pictures"]))
 
     def plot_reliability(self, bins: int = 10):
-        """Draw accuracy over confidence; on the grey line a confidence of 80 % is right 80 %."""
+        """Draw accuracy over confidence, and how many pictures each point has.
+
+        On the grey line a confidence of 80 % is right in 80 % of the cases.
+        """
         from .figures import REFERENCE, VAL, line_plot
 
         table = self.reliability(bins)
         points = 100 * table[["confidence", "accuracy"]]
         lines = {"": ([0.0, 100.0], [0.0, 100.0]), "model": points.to_numpy().T.tolist()}
         error = self.calibration_error(bins)
-        return line_plot(
+        figure = line_plot(
             lines, xlabel="confidence in %", colors={"": REFERENCE, "model": VAL},
             title=f"accuracy in %; grey: as sure as right; calibration error {error:.1%}",
         )  # fmt: skip
+        for point, count in zip(points.to_numpy(), table["pictures"], strict=True):
+            figure.axes[0].annotate(count, point, (0, -12), textcoords="offset points", fontsize=8)
+        return figure
 
     def with_temperature(self, temperature: float) -> "Evaluation":
         """Return the same predictions with softmax(logits / temperature); see `temperature`."""

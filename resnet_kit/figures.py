@@ -114,14 +114,17 @@ def _label_ends(axes, ends: Mapping[str, tuple[float, float]], colors: Mapping[s
         above = [y[other] - gap for other in order[index + 1 :] if abs(x[other] - x[name]) < 0.15]
         y[name] = min([y[name], 1.0, *above])
     for name, end in ends.items():
+        moved = abs(y[name] - to_axes.transform(end)[1]) > gap / 2
+        leader = {"arrowstyle": "-", "color": colors[name], "relpos": (0, 0.5), "linewidth": 0.7}
         axes.annotate(
             name,
-            (end[0], y[name]),
-            xycoords=("data", "axes fraction"),
-            xytext=(7, 0),
-            textcoords="offset points",
+            end,
+            (x[name] + (0.05 if moved else 0.02), y[name]),
+            textcoords="axes fraction",
             va="center",
             color=colors[name],
+            arrowprops=leader if moved else None,
+            annotation_clip=False,
         )
 
 
@@ -169,7 +172,7 @@ def line_plot(
     `log` names the logarithmic axes: "", "x", "y" or "xy".
     """
     colors = colors or dict(zip(lines, cycle(COLORS), strict=False))
-    figure = new_figure(6.5, 2.8)
+    figure = new_figure(6.5, 2.8 if len(lines) < 4 else 3.6)
     axes = figure.subplots()
     axes.set(xlabel=xlabel, title=title)
     for name in log:
