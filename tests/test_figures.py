@@ -23,8 +23,10 @@ def test_names_of_lines_that_end_close_together_stand_apart():
     lines = {"a": ([1, 2], [1.0, 0.5]), "b": ([1, 2], [2.0, 0.5]), "c": ([1], [0.5])}
     figure = rk.line_plot(lines, xlabel="epoch", title="loss", level=0.1)
     axes = figure.axes[0]
-    places = {text.get_text(): text.xy for text in axes.texts}
-    assert abs(places["a"][1] - places["b"][1]) > 0.05 and places["c"][1] == places["a"][1]
+    places = {text.get_text(): text.xyann for text in axes.texts}
+    assert abs(places["a"][1] - places["b"][1]) > 0.05
+    assert np.isclose(places["c"][1], min(places["a"][1], places["b"][1]))
+    assert [text.arrow_patch is not None for text in axes.texts].count(True) == 1  # a leader
     colors = {line.get_color() for line in axes.lines[1:]}
     assert {text.get_color() for text in axes.texts} == colors and len(colors) == 3
     rk.line_plot(lines, xlabel="x", title="y", log="xy")
