@@ -95,7 +95,7 @@ def _precision() -> Line:
     precision = best_precision(default_device())
     about = {"bf16": "bf16, native", "fp16": "fp16 with a scaler", "fp32": "fp32"}
     slow = precision == "fp32" and default_device().type == "cpu"
-    note = "; no native bf16 on this CPU, so expect twice the minutes" if slow else ""
+    note = "; no native bf16 on this CPU, which would train faster" if slow else ""
     return Line("precision", about[precision] + note)
 
 

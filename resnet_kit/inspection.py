@@ -30,7 +30,7 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
         ValueError: folders such as Train or training_set, of which it is not clear what they are.
     """
     root = Path(root)
-    files = sorted(filter(is_file_or_link, files_below(root)))
+    files = sorted(filter(_is_file_or_link, files_below(root)))
     if not files:
         raise FileNotFoundError(f"no files below {root}; expected a folder of pictures")
     split_names = {path.name for path in root.iterdir() if path.is_dir()} & set(SPLITS)
@@ -44,7 +44,7 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
     return FolderReport(root, seen, pairs)
 
 
-def is_file_or_link(path: Path) -> bool:
+def _is_file_or_link(path: Path) -> bool:
     """True for a file and for a link, even for one that leads nowhere."""
     return path.is_file() or path.is_symlink()
 
@@ -131,7 +131,7 @@ class FolderReport:
         """
         folder = self._aside()
         files = list(dict.fromkeys([files] if isinstance(files, str) else files))
-        missing = [name for name in files if not is_file_or_link(self.root / name)]
+        missing = [name for name in files if not _is_file_or_link(self.root / name)]
         if missing:
             raise FileNotFoundError(f"no file {missing[0]} below {self.root}; nothing was moved")
         taken = [name for name in files if os.path.lexists(folder / name)]
@@ -146,7 +146,7 @@ class FolderReport:
     def undo_quarantine(self) -> int:
         """Move everything back to where it was; return how many files."""
         folder = self._aside()
-        moves = [name for name in _read_moves(folder) if is_file_or_link(folder / name)]
+        moves = [name for name in _read_moves(folder) if _is_file_or_link(folder / name)]
         taken = [name for name in moves if os.path.lexists(self.root / name)]
         if taken:
             raise FileExistsError(f"{self.root / taken[0]} is there again; nothing was moved")
