@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import resnet_kit as rk
-from resnet_kit.augmentations import ColorJitter, Crop, Flip
-from resnet_kit.resnets import cifar_resnet
+from resnet_kit.data.augmentations import ColorJitter, Crop, Flip
+from resnet_kit.models.resnets import cifar_resnet
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SIZES = {0.0: 16, 0.4: 24, 0.8: 32}  # pixels, from this share of the epochs on, with --grow

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import resnet_kit as rk
-from resnet_kit.resnets import cifar_resnet
+from resnet_kit.models.resnets import cifar_resnet
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 OURS = (" is damaged", " is no classifier; expected ")  # what load_classifier says

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 import resnet_kit as rk
-from resnet_kit.augmentations import Crop, Flip
-from resnet_kit.resnets import cifar_resnet
+from resnet_kit.data.augmentations import Crop, Flip
+from resnet_kit.models.resnets import cifar_resnet
 
 VAL = 5000  # pictures
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "degradation.json"

@@ -5,7 +5,7 @@
 
 FOLDER is tiny-imagenet-200, unpacked from http://cs231n.stanford.edu/tiny-imagenet-200.zip. The
 long run keeps its state in FOLDER/pretraining and at its end writes results/pretraining.json and
-resnet_kit/weights/resnet18-tiny-XXXXXXXX.safetensors. Notebook 10 explains the recipe.
+resnet_kit/models/shipped/resnet18-tiny-XXXXXXXX.safetensors. Notebook 10 explains the recipe.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from torchvision.models import resnet18
 from torchvision.transforms import v2
 
 import resnet_kit as rk
-from resnet_kit.augmentations import ColorJitter, Crop, Flip, ResizedCrop
-from resnet_kit.checkpoints import atomic_file
+from resnet_kit.data.augmentations import ColorJitter, Crop, Flip, ResizedCrop
+from resnet_kit.files import atomic_file
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = "Tiny ImageNet"
@@ -249,7 +249,7 @@ def ship(model, loaders, data, recipe, history, rows, document) -> None:
         "seconds": history.seconds,
         **{key: document[key] for key in ("command", "date", "hardware", "versions")},
     }
-    folder = ROOT / "resnet_kit" / "weights"
+    folder = ROOT / "resnet_kit" / "models" / "shipped"
     path = rk.save_weights(half_precision(model), folder / "new.safetensors", metadata=metadata)
     name = f"resnet18-tiny-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.safetensors"
     path = path.replace(folder / name)

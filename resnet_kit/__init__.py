@@ -8,32 +8,20 @@
 
 import importlib
 
-from .batches import TransformedLoader, array_loaders
-from .checkpoints import load_weights, read_weights, save_weights
 from .classifier import Classifier
 from .classifier_file import load_classifier, save_classifier
 from .comparison import Comparison
-from .evaluation import Evaluation, mcnemar, wilson_interval
+from .data.arrays import TransformedLoader, array_loaders
+from .data.folders import Loaders, class_weights, image_folders
+from .data.images import Stats, UnreadableImageError, mean_std, picture_files, read_image
+from .data.inspection import FolderReport, inspect_folder
+from .doctor import doctor
+from .evaluation.evaluation import Evaluation, mcnemar, wilson_interval
+from .evaluation.grad_cam import grad_cam
+from .evaluation.scoring import evaluate
 from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
-from .history import History, log_scalars
-from .images import Stats, UnreadableImageError, mean_std, picture_files, read_image
-from .inspection import FolderReport, inspect_folder
-from .loaders import Loaders, class_weights, image_folders
-from .lr_search import LrSearch, find_lr
-from .results import accuracy_row, read_results, write_results
-from .saliency import grad_cam
-from .scoring import evaluate
-from .settings import (
-    best_precision,
-    choose,
-    data_root,
-    default_device,
-    quick_mode,
-    seed_everything,
-)
-from .strategies import compare_strategies
-from .training import train_and_eval
-from .transfer import (
+from .files import load_weights, read_weights, save_weights
+from .models.transfer import (
     Weights,
     freeze,
     head_of,
@@ -45,15 +33,27 @@ from .transfer import (
     unfreeze,
     weights,
 )
+from .results import accuracy_row, read_results, write_results
+from .settings import (
+    best_precision,
+    choose,
+    data_root,
+    default_device,
+    quick_mode,
+    seed_everything,
+)
+from .strategies import compare_strategies
+from .training.history import History, log_scalars
+from .training.loop import train_and_eval
+from .training.lr_finder import LrSearch, find_lr
 
 __version__ = "0.1.0"
 
 # Names that need matplotlib or OpenCV, which are imported when they are first used (PEP 562).
 _LATER = {
-    "cat_dog_ants_bees": "animals",
-    "doctor": "checkup",
+    "cat_dog_ants_bees": "data.animals",
     "line_plot": "figures",
-    "named_dataset": "datasets",
+    "named_dataset": "data.datasets",
     "picture_grid": "figures",
     "score_plot": "figures",
     "training_curves": "figures",

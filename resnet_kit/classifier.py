@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
-from .checkpoints import atomic_file
-from .images import check_uint8_pictures, picture_files, read_image, rgb_pixels
+from .data.images import check_uint8_pictures, picture_files, read_image, rgb_pixels
+from .files import atomic_file
+from .models.transfer import head_of, kept_modes
 from .settings import arithmetic, cpu_count, place, progress_bar
-from .transfer import head_of, kept_modes
 
 _ONE_AT_A_TIME = threading.Lock()  # hooks and modes are the model's, whichever thread asks
 

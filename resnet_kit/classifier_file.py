@@ -9,14 +9,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from .checkpoints import digest_of, fit_weights, read_weights, save_weights
 from .classifier import Classifier, distances
+from .data.folders import Loaders
+from .evaluation.scoring import evaluate
 from .features import extract_features
-from .loaders import Loaders
-from .resnets import cifar_resnet
-from .scoring import evaluate
+from .files import digest_of, fit_weights, read_weights, save_weights
+from .models.resnets import cifar_resnet
+from .models.transfer import pretrained, weights
 from .settings import own_random_numbers
-from .transfer import pretrained, weights
 
 FORMAT = "resnet_kit classifier 1"
 FALSE_ALARMS = 0.05  # share of the validation pictures that count as unlike the training ones

@@ -6,7 +6,7 @@ from statistics import mean
 
 import numpy as np
 
-from .evaluation import Evaluation
+from .evaluation.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.data import DataLoader, Dataset
 
-from .batches import EpochBatchSampler
-from .checkpoints import bytes_of, digest_of, read_weights, save_weights
-from .evaluation import Evaluation
-from .loaders import Loaders, counts_of, split_of, splits_of
-from .scoring import predict_batches
+from .data.arrays import EpochBatchSampler
+from .data.folders import Loaders, counts_of, split_of, splits_of
+from .evaluation.evaluation import Evaluation
+from .evaluation.scoring import predict_batches
+from .files import bytes_of, digest_of, read_weights, save_weights
+from .models.transfer import head_name, head_of, kept_modes
 from .settings import place, progress_bar, resolve_precision, send, short_path
-from .training_run import fast_format, memory_format
-from .transfer import head_name, head_of, kept_modes
+from .training.state import fast_format, memory_format
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torchvision
 
-from .checkpoints import atomic_file
+from .files import atomic_file
 from .settings import best_precision, cpu_count, default_device
 
 ROW = ("data", "split", "model", "recipe", "metric", "value", "low", "high", "n", "seed", "seconds")

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from .comparison import Comparison, Run
+from .data.folders import Loaders, image_folders, splits_of
+from .evaluation.scoring import evaluate
 from .features import Features, extract_features, features_of, knn_probe, score_probe, svm_probe
-from .loaders import Loaders, image_folders, splits_of
-from .scoring import evaluate
+from .models.transfer import Weights, freeze, head_of, param_groups, pretrained, unfreeze
+from .models.transfer import weights as weights_of
 from .settings import own_random_numbers
-from .training import train_and_eval
-from .transfer import Weights, freeze, head_of, param_groups, pretrained, unfreeze
-from .transfer import weights as weights_of
+from .training.loop import train_and_eval
 
 FROM_FEATURES = ("feature extraction", "features + SVM", "features + kNN")
 STRATEGIES = (*FROM_FEATURES, "partial fine-tuning", "full fine-tuning", "from scratch")

@@ -6,7 +6,7 @@ from torch import nn
 
 import resnet_kit as rk
 from conftest import small_net
-from resnet_kit.checkpoints import atomic_file, digest_of, load_state
+from resnet_kit.files import atomic_file, digest_of, load_state
 
 
 def test_weights_come_back_exactly(tmp_path):

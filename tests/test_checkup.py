@@ -1,15 +1,16 @@
+import importlib.metadata as metadata
 import shutil
 from collections import namedtuple
 
 import pytest
 
 import resnet_kit as rk
-from resnet_kit import checkup
+from resnet_kit.doctor import Line
 
 Usage = namedtuple("Usage", "total used free")
 
 
-def line(what: str) -> checkup.Line:
+def line(what: str) -> Line:
     return next(x for x in rk.doctor().lines if x.what == what)
 
 
@@ -39,10 +40,15 @@ def test_data_at_hand_is_named(data_root):
     ],
 )  # fmt: skip
 def test_known_troubles_come_with_their_fix(what, versions, fix, monkeypatch):
-    version = checkup._version
-    monkeypatch.setattr(
-        checkup, "_version", lambda name: versions[name] if name in versions else version(name)
-    )
+    installed = metadata.version
+
+    def version(name: str) -> str:
+        found = versions[name] if name in versions else installed(name)
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(metadata, "version", version)
     assert fix in line(what).fix
     assert f"! {what}" in repr(rk.doctor()) and f"fix: {line(what).fix}" in repr(rk.doctor())
 

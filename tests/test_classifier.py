@@ -12,7 +12,7 @@ from torch import nn
 
 import resnet_kit as rk
 from conftest import write_picture
-from resnet_kit.resnets import cifar_resnet
+from resnet_kit.models.resnets import cifar_resnet
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 

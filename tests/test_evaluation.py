@@ -279,7 +279,7 @@ def test_a_probe_and_a_net_are_compared_though_only_one_knows_its_files():
 
 def test_scoring_leaves_the_callers_random_numbers_alone():
     data = rk.named_dataset("digits")
-    net = rk.resnets.cifar_resnet(8, in_channels=1)
+    net = rk.models.resnets.cifar_resnet(8, in_channels=1)
     features = rk.extract_features(net, data, progress=False)
     before = torch.get_rng_state()
     rk.evaluate(net, data.val, progress=False)

@@ -7,7 +7,7 @@ from torch import nn
 import resnet_kit as rk
 from resnet_kit import features as features_module
 from resnet_kit.features import features_of
-from resnet_kit.resnets import cifar_resnet
+from resnet_kit.models.resnets import cifar_resnet
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 import resnet_kit as rk
 from conftest import write_picture
-from resnet_kit.images import is_picture
+from resnet_kit.data.images import is_picture
 
 RED_LEFT = np.zeros((4, 6, 3), np.uint8)
 RED_LEFT[:, :3, 0] = 255  # (H, W, 3): the left half red, the right half black

@@ -13,9 +13,9 @@ from torchvision.transforms import v2
 
 import resnet_kit as rk
 from conftest import write_picture
-from resnet_kit import loaders as module
-from resnet_kit.animals import COUNTS
-from resnet_kit.loaders import PictureLoader
+from resnet_kit.data import folders as module
+from resnet_kit.data.animals import COUNTS
+from resnet_kit.data.folders import PictureLoader
 from resnet_kit.settings import prepare_worker
 
 

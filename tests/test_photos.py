@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import pytest
 
 import resnet_kit as rk
-from resnet_kit import photos
+from resnet_kit.data import photos
 
 FILES = {
     "hymenoptera_data/train/ants/a b.jpg": "train/2_ants/a b.jpg",
@@ -173,7 +173,7 @@ def test_the_call_downloads_once_and_not_in_quick_mode(server, data_root, monkey
         rk.cat_dog_ants_bees("photos")
     assert server.starts == []
     monkeypatch.delenv("RESNET_KIT_QUICK")
-    monkeypatch.setattr("resnet_kit.animals._check_photos", lambda folder: None)
+    monkeypatch.setattr("resnet_kit.data.animals._check_photos", lambda folder: None)
     folder = rk.cat_dog_ants_bees("photos")
     assert len(rk.picture_files(folder)) == 6 and len(server.starts) == 2
     assert rk.cat_dog_ants_bees("photos") == rk.cat_dog_ants_bees() == folder

@@ -8,45 +8,56 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = [
-    {"settings", "figures", "checkpoints", "resnets", "augmentations"},
-    {"images", "photos", "transfer", "drawn", "history", "results"},
-    {"splits", "animals"},
-    {"loaders", "saliency", "training_run", "file_checks"},
-    {"batches", "evaluation", "resume", "duplicates"},
-    {"scoring", "comparison"},
-    {"epochs"},
-    {"datasets", "training"},
-    {"features", "inspection", "lr_search", "classifier"},
-    {"classifier_file", "strategies", "checkup"},
-    {"__init__"},
-]
-FLOORS_OF_DRAWN = [
-    {"settings"},
-    {"outlines", "paints"},
-    {"pen"},
-    {"backgrounds"},
-    {"pets", "insects", "things", "flowers"},
-    {"cats", "dogs"},
-    {"__init__"},
-]
-MODULES = [path for folder in ("", "drawn") for path in (ROOT / "resnet_kit" / folder).glob("*.py")]
+PACKAGE = ROOT / "resnet_kit"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ORDER_OF_DRAWN = (
+    "outlines", "paints", "pen", "backgrounds", "pets", "insects", "things", "flowers",
+    "cats", "dogs",
+)  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    """The name inside the package: "data.images", or "data" for the room itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def order_of_modules() -> list[str]:
+    """The modules in the order of the package's README, each room after what is in it."""
+    names = re.findall(r"^\|[^|]*\| `([\w.]+)` \|", (PACKAGE / "README.md").read_text(), re.M)
+    order = []
+    for name in names:
+        order += [f"drawn.{inner}" for inner in ORDER_OF_DRAWN] if name == "drawn" else []
+        order.append(name)
+    for room in ("models", "data", "evaluation", "training"):
+        last = max(order.index(name) for name in order if name.startswith(f"{room}."))
+        order.insert(last + 1, room)
+    return order
 
 
 def imported_modules(path: Path) -> set[str]:
-    """The modules named by `from .module import name` and by `from . import module`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
-    names = ([node.module] if node.module else [a.name for a in node.names] for node in relative)
-    return {name for group in names for name in group}
+    """The modules of the package that a file imports, by their names inside the package."""
+    known, found = {module_name(other) for other in MODULES}, set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = list(path.relative_to(PACKAGE).parts[: -node.level])
+            base += node.module.split(".") if node.module else []
+            for alias in node.names:
+                inner = ".".join([*base, alias.name])
+                found.add(inner if inner in known else ".".join(base))
+    return found
 
 
-@pytest.mark.parametrize("path", sorted(MODULES), ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_the_readme_of_the_package_names_every_module():
+    assert sorted(order_of_modules()) == sorted(map(module_name, MODULES))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_go_downwards(path):
-    floors = FLOORS_OF_DRAWN if path.parent.name == "drawn" else FLOORS
-    floor_of = {module: floor for floor, modules in enumerate(floors) for module in modules}
+    order = order_of_modules()
+    own = order.index(module_name(path))
     for module in imported_modules(path):
-        assert floor_of.get(module, 99) < floor_of[path.stem], f"{path.stem} imports {module}"
+        assert order.index(module) < own, f"{module_name(path)} imports {module}"
 
 
 def code_lines(path: Path) -> int:
@@ -61,11 +72,11 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_package_stays_small():
-    lines = {p.stem: code_lines(p) for p in (ROOT / "resnet_kit").glob("*.py")}
+    lines = {p.stem: code_lines(p) for p in MODULES if p.parent.name != "drawn"}
     assert sum(lines.values()) < 4060, lines
 
 
-@pytest.mark.parametrize("path", sorted(MODULES), ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_no_module_is_long(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 

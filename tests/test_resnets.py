@@ -4,14 +4,8 @@ import torch
 import torchvision
 from torch import nn
 
-from resnet_kit import (
-    evaluate,
-    head_of,
-    named_dataset,
-    resnets,
-    seed_everything,
-    train_and_eval,
-)
+from resnet_kit import evaluate, head_of, named_dataset, seed_everything, train_and_eval
+from resnet_kit.models import resnets
 
 TEN = [
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 import resnet_kit as rk
-from resnet_kit.resnets import cifar_resnet
+from resnet_kit.models.resnets import cifar_resnet
 
 
 class Corners(nn.Module):

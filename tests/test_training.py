@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader, write_picture
-from resnet_kit import epochs, training
-from resnet_kit.checkpoints import load_state
-from resnet_kit.training_run import RunningAverage
+from resnet_kit.files import load_state
+from resnet_kit.training import epochs, loop
+from resnet_kit.training.state import RunningAverage
 
 
 def run(model=None, epochs=2, train=None, val=None, *, lr=0.1, momentum=0.9, **options):
@@ -308,7 +308,7 @@ def test_a_bar_reads_at_most_four_times_a_second(monkeypatch):
     def bar(total, show):
         return tqdm(total=total, file=io.StringIO(), disable=False)
 
-    monkeypatch.setattr(training, "progress_bar", bar)
+    monkeypatch.setattr(loop, "progress_bar", bar)
     monkeypatch.setattr(epochs._Meter, "read", lambda self: reads.append(1) or original(self))
 
     class Slow:

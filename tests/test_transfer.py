@@ -10,11 +10,11 @@ import torchvision
 from torch import nn
 
 import resnet_kit as rk
-from resnet_kit import transfer
 from resnet_kit.drawn import ANIMALS, draw_arrays
-from resnet_kit.transfer import SHIPPED
+from resnet_kit.models import transfer
+from resnet_kit.models.transfer import SHIPPED
 
-RESULTS = SHIPPED.parent.parent / "results"
+RESULTS = SHIPPED.parent.parent.parent / "results"
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_shipped_weights_know_more_about_pictures_than_random_ones():
 
 def test_the_wheel_holds_the_weights(tmp_path):
     pytest.importorskip("setuptools")
-    root = SHIPPED.parent.parent
+    root = SHIPPED.parent.parent.parent
     for name in ("resnet_kit", "pyproject.toml", "README.md", "LICENSE"):
         source = root / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
@@ -126,7 +126,7 @@ def test_the_wheel_holds_the_weights(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    assert f"resnet_kit/weights/{shipped_file().name}" in names
+    assert f"resnet_kit/models/shipped/{shipped_file().name}" in names
     assert "resnet_kit/drawn/pets.py" in names
 
 

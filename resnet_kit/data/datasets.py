@@ -10,13 +10,13 @@ from zipfile import BadZipFile
 import numpy as np
 import torchvision.datasets
 
+from ..drawn import FLOWERS, THINGS, VERSION, draw_arrays, kept_folder
+from ..files import atomic_file
+from ..models.transfer import Weights
+from ..settings import data_root, quick_mode, short_path
+from .arrays import array_loaders
 from .augmentations import Crop
-from .batches import array_loaders
-from .checkpoints import atomic_file
-from .drawn import FLOWERS, THINGS, VERSION, draw_arrays, kept_folder
-from .loaders import Loaders, image_folders
-from .settings import data_root, quick_mode, short_path
-from .transfer import Weights
+from .folders import Loaders, image_folders
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from ..evaluation.scoring import check_labels, checked_logits, predict_batches
+from ..models.transfer import train_mode
+from ..settings import arithmetic, mixed_seed, seed_everything, send
 from .history import History
-from .scoring import check_labels, checked_logits, predict_batches
-from .settings import arithmetic, mixed_seed, seed_everything, send
-from .training_run import TrainingRun
-from .transfer import train_mode
+from .state import TrainingRun
 
 
 def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> bool:

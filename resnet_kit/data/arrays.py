@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as V
 
+from ..models.transfer import Weights
+from ..settings import default_device, mixed_seed, send
 from .augmentations import Crop, Flip
+from .folders import EpochSampler, Loaders, check_options, class_weights
 from .images import check_uint8_pictures, mean_std
-from .loaders import EpochSampler, Loaders, check_options, class_weights
-from .settings import default_device, mixed_seed, send
-from .transfer import Weights
 
 
 class ArrayPictures(Dataset):

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from .checkpoints import fit_weights, load_state, put_weights, save_state, save_weights
+from ..files import fit_weights, load_state, put_weights, save_state, save_weights
+from ..settings import short_path
 from .history import History
-from .settings import short_path
-from .training_run import TrainingRun
+from .state import TrainingRun
 
 
 def save(run: TrainingRun, folder: Path, every: int | None) -> None:

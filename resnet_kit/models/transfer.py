@@ -12,10 +12,10 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, list_models
 
-from .checkpoints import fit_weights, read_weights
-from .settings import quick_mode, short_path
+from ..files import fit_weights, read_weights
+from ..settings import quick_mode, short_path
 
-SHIPPED = Path(__file__).parent / "weights"  # made by benchmarks/pretraining.py
+SHIPPED = Path(__file__).with_name("shipped")  # made by benchmarks/pretraining.py
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -11,11 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from .checkpoints import put_weights
-from .epochs import one_epoch
-from .history import History
-from .resume import restore, save
-from .settings import (
+from ..files import put_weights
+from ..settings import (
     keep_freed_memory,
     mixed_seed,
     own_random_numbers,
@@ -23,7 +20,10 @@ from .settings import (
     progress_bar,
     resolve_precision,
 )
-from .training_run import (
+from .epochs import one_epoch
+from .history import History
+from .resume import restore, save
+from .state import (
     Interrupts,
     RunningAverage,
     TrainingRun,

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from .drawn import kept_folder
+from ..drawn import kept_folder
+from ..settings import data_root, quick_mode, short_path
 from .images import picture_files
 from .photos import download_photos
-from .settings import data_root, quick_mode, short_path
 
 # Photos per class and split: ants and bees are those of PyTorch's transfer-learning tutorial, cats
 # and dogs the first of Kaggle's "Dogs vs. Cats". The drawn pictures have a test split too.

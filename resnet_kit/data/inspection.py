@@ -11,11 +11,11 @@ import numpy as np
 from PIL import ImageOps
 from torchvision.transforms.v2.functional import to_pil_image
 
-from .checkpoints import atomic_file
+from ..files import atomic_file
+from ..settings import in_threads, progress_bar, short_path
 from .duplicates import find_pairs
 from .file_checks import Seen, look
 from .images import files_below, read_image
-from .settings import in_threads, progress_bar, short_path
 from .splits import SPLITS, check_no_splits
 
 
@@ -104,7 +104,7 @@ class FolderReport:
 
     def plot(self):
         """Draw the usable pictures by class, the splits side by side."""
-        from .figures import bars
+        from ..figures import bars
 
         splits = sorted(self.counts, key=lambda split: split != "train")  # train first
         return bars(
@@ -114,7 +114,7 @@ class FolderReport:
 
     def plot_pairs(self, pairs=None, n: int = 6):
         """Draw the first pairs of `duplicates` (or of a part of that table) side by side."""
-        from .figures import picture_grid
+        from ..figures import picture_grid
 
         table = (self.duplicates if pairs is None else pairs).head(n)
         if table.empty:

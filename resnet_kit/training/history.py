@@ -39,7 +39,7 @@ class History:
 
     def plot(self):
         """Draw loss and accuracy per epoch."""
-        from .figures import training_curves
+        from ..figures import training_curves
 
         if not self.rows:
             raise ValueError("no epoch was finished, so there is no curve to draw")

@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from zipfile import BadZipFile, ZipFile
 
-from .settings import progress_bar
+from ..settings import progress_bar
 
 ARCHIVES = (
     "https://download.pytorch.org/tutorial/hymenoptera_data.zip",

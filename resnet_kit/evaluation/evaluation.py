@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from .images import read_image
-from .saliency import grad_cam
+from ..data.images import read_image
+from .grad_cam import grad_cam
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +107,7 @@ class Evaluation:
 
         On the grey line a confidence of 80 % is right in 80 % of the cases.
         """
-        from .figures import REFERENCE, VAL, line_plot
+        from ..figures import REFERENCE, VAL, line_plot
 
         table = self.reliability(bins)
         points = 100 * table[["confidence", "accuracy"]]
@@ -165,7 +165,7 @@ class Evaluation:
 
     def plot_confusion(self):
         """Draw the confusion matrix."""
-        from .figures import confusion_matrix
+        from ..figures import confusion_matrix
 
         return confusion_matrix(self.confusion, self.classes)
 
@@ -175,7 +175,7 @@ class Evaluation:
         With the model and the loader that was evaluated, Grad-CAM shows what each prediction rests
         on (see `grad_cam`).
         """
-        from .figures import picture_grid
+        from ..figures import picture_grid
 
         if self.files is None:
             raise ValueError("these pictures come from no files; draw them with picture_grid")

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from .images import mean_std, read_image
-from .settings import (
+from ..models.transfer import Weights
+from ..settings import (
     cpu_count,
     default_device,
     mixed_seed,
@@ -20,8 +20,8 @@ from .settings import (
     quick_mode,
     workers_fork,
 )
+from .images import mean_std, read_image
 from .splits import find_splits, share_of
-from .transfer import Weights
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..settings import mixed_seed
 from .images import picture_files
-from .settings import mixed_seed
 
 VAL_NAMES = ("val", "eval", "valid", "validation")
 SPLITS = ("train", *VAL_NAMES, "test")

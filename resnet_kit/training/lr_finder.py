@@ -8,11 +8,11 @@ from itertools import islice
 import torch
 from torch import nn
 
+from ..evaluation.scoring import check_labels, checked_logits
+from ..models.transfer import kept_modes, train_mode
+from ..settings import arithmetic, mixed_seed, own_random_numbers, place
 from .epochs import seed_epoch
-from .scoring import check_labels, checked_logits
-from .settings import arithmetic, mixed_seed, own_random_numbers, place
-from .training import check_optimizer
-from .transfer import kept_modes, train_mode
+from .loop import check_optimizer
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,7 +29,7 @@ class LrSearch:
 
     def plot(self):
         """Draw the loss over the rate."""
-        from .figures import line_plot
+        from ..figures import line_plot
 
         title = f"training loss while the rate rises; suggested {self.suggestion:.1g}"
         return line_plot(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from .settings import in_threads, progress_bar
+from ..settings import in_threads, progress_bar
 
 # As in torchvision, GIF is no picture format here: most are animations or "not found" signs.
 SUFFIXES = frozenset(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 
+from ..models.transfer import kept_modes
+from ..settings import arithmetic, place, progress_bar, resolve_precision, send
 from .evaluation import Evaluation
-from .settings import arithmetic, place, progress_bar, resolve_precision, send
-from .transfer import kept_modes
 
 
 def evaluate(

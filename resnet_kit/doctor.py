@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
-from .datasets import DOWNLOADED
+from .models.transfer import SHIPPED
 from .results import hardware
 from .settings import best_precision, cpu_count, data_root, default_device, quick_mode, short_path
-from .transfer import SHIPPED
 
 PAIRS = {"2.6": "0.21", "2.7": "0.22", "2.8": "0.23", "2.9": "0.24", "2.10": "0.25", "2.11": "0.26"}
 SHM = 1 << 30  # bytes of shared memory that workers want
@@ -132,6 +131,8 @@ def _widgets() -> Line:
 
 
 def _data() -> Line:
+    from .data.datasets import DOWNLOADED  # needs OpenCV, whose absence is a line of its own
+
     root = data_root()
     names = [name for name in DOWNLOADED if (root / f"{name}.npz").is_file()]
     names += [name for name in ("flowers102", "cat_dog_ants_bees") if (root / name).is_dir()]

@@ -1,0 +1,1 @@
+"""Pictures: read, split, checked, and handed to a training in batches."""

@@ -1,0 +1,1 @@
+"""How good a model is on pictures that it has not learned from, and where it looks."""

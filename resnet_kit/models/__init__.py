@@ -1,0 +1,1 @@
+"""Residual networks, the weights that they start from, and what transfer learning adds to them."""
