@@ -146,10 +146,16 @@ class Classifier:
         example = torch.rand(2, len(about["mean"]), about["size"], about["size"])
         with atomic_file(path) as temporary:
             torch.onnx.export(
-                whole, (example,), str(temporary), input_names=["pictures"],
-                output_names=["probabilities"], external_data=False, verbose=False, dynamo=True,
+                whole,
+                (example,),
+                str(temporary),
+                input_names=["pictures"],
+                output_names=["probabilities"],
+                external_data=False,
+                verbose=False,
+                dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("pictures_in_batch")},),
-            )  # fmt: skip
+            )
         return Path(path)
 
     def __repr__(self) -> str:

@@ -125,9 +125,10 @@ def _opencv() -> Line:
 def _widgets() -> Line:
     version = _version("ipywidgets")
     return Line(
-        "progress bars", f"ipywidgets {version or 'missing'}",
+        "progress bars",
+        f"ipywidgets {version or 'missing'}",
         "" if version else "pip install ipywidgets (without it bars are text, which works too)",
-    )  # fmt: skip
+    )
 
 
 def _data() -> Line:

@@ -117,10 +117,15 @@ def _label_ends(axes, ends: Mapping[str, tuple[float, float]], colors: Mapping[s
         moved = abs(y[name] - to_axes.transform(end)[1]) > gap / 2
         leader = {"arrowstyle": "-", "color": colors[name], "relpos": (0, 0.5), "linewidth": 0.7}
         axes.annotate(
-            name, end, (x[name] + (0.05 if moved else 0.02), y[name]), textcoords="axes fraction",
-            va="center", color=colors[name], arrowprops=leader if moved else None,
+            name,
+            end,
+            (x[name] + (0.05 if moved else 0.02), y[name]),
+            textcoords="axes fraction",
+            va="center",
+            color=colors[name],
+            arrowprops=leader if moved else None,
             annotation_clip=False,
-        )  # fmt: skip
+        )
 
 
 def _mark_best(axes, rows: Sequence[dict], best_epoch: int | None) -> None:

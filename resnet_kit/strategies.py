@@ -158,10 +158,17 @@ class _Task:
         steps = self.epochs * len(data.train)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
         history = train_and_eval(
-            module, self.epochs, nn.CrossEntropyLoss(label_smoothing=0.1), optimizer, data.train,
-            data.val, scheduler=scheduler, scheduler_every="step", seed=seed,
+            module,
+            self.epochs,
+            nn.CrossEntropyLoss(label_smoothing=0.1),
+            optimizer,
+            data.train,
+            data.val,
+            scheduler=scheduler,
+            scheduler_every="step",
+            seed=seed,
             progress=self.progress,
-        )  # fmt: skip
+        )
         if history.stopped == "interrupted":
             raise KeyboardInterrupt
 

@@ -24,11 +24,21 @@ class ArrayPictures(Dataset):
     `index` of a table that follows from (seed, epoch).
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, classes: Sequence[str], mean, std, sizes,
-                 augment: Sequence[Callable] = (), seed: int = 0):  # fmt: skip
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        classes: Sequence[str],
+        mean,
+        std,
+        sizes,
+        augment: Sequence[Callable] = (),
+        seed: int = 0,
+    ):
         self.images, self.labels, self.classes = images, labels, tuple(classes)
-        self.mean, self.std = (torch.tensor(x, device=images.device)[:, None, None]
-                               for x in (mean, std))  # fmt: skip
+        self.mean, self.std = (
+            torch.tensor(x, device=images.device)[:, None, None] for x in (mean, std)
+        )
         self.sizes, self.augment, self.seed = dict(sizes), tuple(augment), seed
         self._numbers = (None, torch.empty(0))
 

@@ -78,8 +78,14 @@ class PictureFiles(Dataset):
     All that is random about a picture depends on (seed, epoch, index) alone.
     """
 
-    def __init__(self, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str],
-                 transform: Callable[[Tensor], Tensor], seed: int = 0):  # fmt: skip
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: Sequence[int],
+        classes: Sequence[str],
+        transform: Callable[[Tensor], Tensor],
+        seed: int = 0,
+    ):
         self.files, self.labels = tuple(files), tuple(labels)
         self.classes, self.transform, self.seed = tuple(classes), transform, seed
 

@@ -226,6 +226,15 @@ def _clutter(pen: Pen, rng: Rng) -> None:
 
 
 BACKGROUNDS: tuple[Callable[[Pen, Rng], None], ...] = (
-    _haze, _bokeh, _blades, _foliage, _ground, _boards, _cloth, _horizon, _room, _petals,
+    _haze,
+    _bokeh,
+    _blades,
+    _foliage,
+    _ground,
+    _boards,
+    _cloth,
+    _horizon,
+    _room,
+    _petals,
     _clutter,
-)  # fmt: skip
+)

@@ -114,9 +114,11 @@ class Evaluation:
         lines = {"": ([0.0, 100.0], [0.0, 100.0]), "model": points.to_numpy().T.tolist()}
         error = self.calibration_error(bins)
         figure = line_plot(
-            lines, xlabel="confidence in %", colors={"": REFERENCE, "model": VAL},
+            lines,
+            xlabel="confidence in %",
+            colors={"": REFERENCE, "model": VAL},
             title=f"accuracy in %; grey: as sure as right; calibration error {error:.1%}",
-        )  # fmt: skip
+        )
         for point, count in zip(points.to_numpy(), table["pictures"], strict=True):
             figure.axes[0].annotate(count, point, (0, -12), textcoords="offset points", fontsize=8)
         return figure

@@ -20,9 +20,15 @@ def conv3x3(inputs: int, outputs: int, *, stride=1, dilation=1, groups=1) -> nn.
     It has no bias: the BatchNorm after it would subtract it again.
     """
     return nn.Conv2d(
-        inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups,
+        inputs,
+        outputs,
+        3,
+        stride=stride,
+        padding=dilation,
+        dilation=dilation,
+        groups=groups,
         bias=False,
-    )  # fmt: skip
+    )
 
 
 def conv1x1(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
@@ -48,9 +54,17 @@ class BasicBlock(nn.Module):
 
     expansion = 1  # output channels / channels
 
-    def __init__(self, inputs: int, channels: int, *, stride: int = 1, dilation: int = 1,
-                 groups: int = 1, width_per_group: int = 64,
-                 norm_layer: Norm = nn.BatchNorm2d):  # fmt: skip
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        width_per_group: int = 64,
+        norm_layer: Norm = nn.BatchNorm2d,
+    ):
         super().__init__()
         if dilation > 1 or groups > 1 or width_per_group != 64:
             raise ValueError(
@@ -81,9 +95,17 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, channels: int, *, stride: int = 1, dilation: int = 1,
-                 groups: int = 1, width_per_group: int = 64,
-                 norm_layer: Norm = nn.BatchNorm2d):  # fmt: skip
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        width_per_group: int = 64,
+        norm_layer: Norm = nn.BatchNorm2d,
+    ):
         super().__init__()
         outputs = channels * self.expansion
         width = channels * width_per_group // 64 * groups
@@ -118,11 +140,20 @@ class ResNet(nn.Module):
             kernel's taps instead.
     """
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], layers: Sequence[int],
-                 num_classes: int = 1000, *, include_top: bool = True, groups: int = 1,
-                 width_per_group: int = 64, zero_init_residual: bool = False,
-                 replace_stride_with_dilation: Sequence[bool] = (False, False, False),
-                 norm_layer: Norm = nn.BatchNorm2d, in_channels: int = 3):  # fmt: skip
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: Sequence[int],
+        num_classes: int = 1000,
+        *,
+        include_top: bool = True,
+        groups: int = 1,
+        width_per_group: int = 64,
+        zero_init_residual: bool = False,
+        replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+        norm_layer: Norm = nn.BatchNorm2d,
+        in_channels: int = 3,
+    ):
         super().__init__()
         if len(layers) != 4 or len(replace_stride_with_dilation) != 3:
             raise ValueError(
@@ -193,8 +224,16 @@ class CifarBlock(nn.Module):
     B). Source: section 4.2; for `preactivation` https://arxiv.org/abs/1603.05027, figure 4e.
     """
 
-    def __init__(self, inputs: int, channels: int, stride: int, *, shortcut: str, plain: bool,
-                 preactivation: bool):  # fmt: skip
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        stride: int,
+        *,
+        shortcut: str,
+        plain: bool,
+        preactivation: bool,
+    ):
         super().__init__()
         self.conv1 = conv3x3(inputs, channels, stride=stride)
         self.bn1 = nn.BatchNorm2d(inputs if preactivation else channels)
@@ -230,8 +269,16 @@ class CifarResNet(nn.Module):
     From `(N, in_channels, H, W)` to logits `(N, num_classes)`; see `cifar_resnet`.
     """
 
-    def __init__(self, n: int, num_classes: int, in_channels: int, *, shortcut: str, plain: bool,
-                 preactivation: bool):  # fmt: skip
+    def __init__(
+        self,
+        n: int,
+        num_classes: int,
+        in_channels: int,
+        *,
+        shortcut: str,
+        plain: bool,
+        preactivation: bool,
+    ):
         super().__init__()
         self.conv1 = conv3x3(in_channels, 16)
         self.bn1 = nn.BatchNorm2d(64 if preactivation else 16)
@@ -254,9 +301,15 @@ class CifarResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def cifar_resnet(depth: int = 20, num_classes: int = 10, in_channels: int = 3, *,
-                 shortcut: str = "pad", plain: bool = False,
-                 preactivation: bool = False) -> CifarResNet:  # fmt: skip
+def cifar_resnet(
+    depth: int = 20,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    *,
+    shortcut: str = "pad",
+    plain: bool = False,
+    preactivation: bool = False,
+) -> CifarResNet:
     """Return a net of `depth` = 6n + 2 layers for small pictures (20, 32, 44, 56, 110: the paper).
 
     `plain` leaves the shortcuts out; `shortcut` is "pad" or "projection" where the shape changes;

@@ -78,10 +78,14 @@ def _imagenet(arch: str) -> Weights:
         )
     preset = enum.transforms()
     return Weights(
-        arch, "imagenet", preset.crop_size[0], tuple(preset.mean), tuple(preset.std),
+        arch,
+        "imagenet",
+        preset.crop_size[0],
+        tuple(preset.mean),
+        tuple(preset.std),
         tuple(enum.meta["categories"]),
         lambda: get_model(arch, weights=enum, progress=False).state_dict(),  # checks the hash
-    )  # fmt: skip
+    )
 
 
 def _cached(arch: str) -> bool:
