@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import resnet_kit as rk
-from resnet_kit.data.augmentations import ColorJitter, Crop, Flip
+from resnet_kit.data.arrays import ColorJitter, Crop, Flip
 from resnet_kit.models.resnets import cifar_resnet
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import resnet_kit as rk
-from resnet_kit.data.augmentations import Crop, Flip
+from resnet_kit.data.arrays import Crop, Flip
 from resnet_kit.models.resnets import cifar_resnet
 
 VAL = 5000  # pictures

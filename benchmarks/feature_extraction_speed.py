@@ -24,7 +24,7 @@ from fine_tuning_speed import RESULTS, row, tutorial_loaders, tutorial_phase
 from torch import nn
 
 import resnet_kit as rk
-from resnet_kit.settings import arithmetic
+from resnet_kit.devices import arithmetic
 
 HEAD_LR = 0.01
 

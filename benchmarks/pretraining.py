@@ -22,7 +22,7 @@ from torchvision.models import resnet18
 from torchvision.transforms import v2
 
 import resnet_kit as rk
-from resnet_kit.data.augmentations import ColorJitter, Crop, Flip, ResizedCrop
+from resnet_kit.data.arrays import ColorJitter, Crop, Flip, ResizedCrop
 from resnet_kit.files import atomic_file
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,21 +8,19 @@
 
 import importlib
 
-from .classifier import Classifier
-from .classifier_file import load_classifier, save_classifier
-from .comparison import Comparison
-from .data.arrays import TransformedLoader, array_loaders
-from .data.folders import Loaders, class_weights, image_folders
+from .classifier import Classifier, load_classifier, save_classifier
+from .data.arrays import array_loaders
+from .data.folders import class_weights, image_folders
 from .data.images import Stats, UnreadableImageError, mean_std, picture_files, read_image
 from .data.inspection import FolderReport, inspect_folder
+from .data.loaders import Loaders, TransformedLoader
+from .devices import best_precision, default_device
 from .doctor import doctor
-from .evaluation.evaluation import Evaluation, mcnemar, wilson_interval
+from .evaluation.evaluation import Evaluation, evaluate, mcnemar, wilson_interval
 from .evaluation.grad_cam import grad_cam
-from .evaluation.scoring import evaluate
 from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
 from .files import load_weights, read_weights, save_weights
 from .models.transfer import (
-    Weights,
     freeze,
     head_of,
     param_groups,
@@ -31,20 +29,20 @@ from .models.transfer import (
     train_mode,
     trainable_table,
     unfreeze,
-    weights,
 )
+from .models.weights import Weights, weights
 from .results import accuracy_row, read_results, write_results
-from .settings import best_precision, choose, data_root, default_device, quick_mode, seed_everything
-from .strategies import compare_strategies
-from .training.history import History, log_scalars
+from .settings import choose, data_root, quick_mode, seed_everything
+from .strategies import Comparison, compare_strategies
 from .training.loop import train_and_eval
 from .training.lr_finder import LrSearch, find_lr
+from .training.state import History, log_scalars
 
 __version__ = "0.1.0"
 
 # Names that need matplotlib or OpenCV, which are imported when they are first used (PEP 562).
 _LATER = {
-    "cat_dog_ants_bees": "data.animals",
+    "cat_dog_ants_bees": "data.datasets",
     "line_plot": "figures",
     "named_dataset": "data.datasets",
     "picture_grid": "figures",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from .models.transfer import SHIPPED
-from .results import hardware
-from .settings import best_precision, cpu_count, data_root, default_device, quick_mode, short_path
+from .devices import best_precision, cpu_count, default_device, hardware
+from .models.weights import SHIPPED
+from .settings import data_root, quick_mode, short_path
 
 PAIRS = {"2.6": "0.21", "2.7": "0.22", "2.8": "0.23", "2.9": "0.24", "2.10": "0.25", "2.11": "0.26"}
 SHM = 1 << 30  # bytes of shared memory that workers want

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.data import DataLoader, Dataset
 
-from .data.arrays import EpochBatchSampler
-from .data.folders import Loaders, counts_of, split_of, splits_of
-from .evaluation.evaluation import Evaluation
-from .evaluation.scoring import predict_batches
+from .data.loaders import EpochBatchSampler, Loaders, counts_of, split_of, splits_of
+from .devices import fast_format, memory_format, place, resolve_precision, send
+from .evaluation.evaluation import Evaluation, predict_batches
 from .files import bytes_of, digest_of, read_weights, save_weights
 from .models.transfer import head_name, head_of, kept_modes
-from .settings import place, progress_bar, resolve_precision, send, short_path
-from .training.state import fast_format, memory_format
+from .settings import progress_bar, short_path
 
 
 @dataclass(frozen=True, repr=False)

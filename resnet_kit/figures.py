@@ -13,7 +13,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 # Okabe and Ito's palette, told apart with every kind of colour vision; line style says it again.
 TRAIN, VAL, HIGHLIGHT, REFERENCE = "#0072B2", "#D55E00", "#009E73", "#999999"
 COLORS = (TRAIN, VAL, HIGHLIGHT, REFERENCE, "#CC79A7", "#56B4E9", "#E69F00")
-
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -1,4 +1,4 @@
-"""Weights and resume states on disk: written whole or not at all, loaded without running code."""
+"""Files: written whole or not at all, loaded without running code, downloaded in pieces."""
 
 import hashlib
 import json
@@ -6,13 +6,18 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from .settings import progress_bar
 
 
 @contextmanager
@@ -149,19 +154,45 @@ def put_weights(model: nn.Module, state: Mapping[str, Tensor], versions=None) ->
     model.load_state_dict(state)
 
 
-def save_state(state: dict, path: str | Path) -> None:
-    """Write a resume state (tensors, numbers, strings, lists, dicts) with `torch.save`."""
-    with atomic_file(path) as temporary:
-        torch.save(state, temporary)
+ATTEMPTS, TIMEOUT = 3, 30.0  # seconds without a byte
 
 
-def load_state(path: str | Path) -> dict:
-    """Read a resume state with `weights_only=True`: nothing in it is executed."""
+def fetch(url: str, path: Path, *, progress: bool = True) -> Path:
+    """Download a file once; go on where an earlier call or a cut connection stopped."""
+    part = path.with_suffix(path.suffix + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, ATTEMPTS + 1):
+        if path.is_file():
+            break
+        try:
+            _continue(url, part, progress)
+            part.replace(path)
+        except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
+            if attempt == ATTEMPTS:
+                raise OSError(f"{url} cannot be downloaded: {error}; try again later") from error
+    return path
+
+
+def _continue(url: str, part: Path, progress: bool) -> None:
+    """Append what is missing of a file."""
+    done = part.stat().st_size if part.is_file() else 0
+    request = Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state["history"], state["settings"]
-    except Exception as error:
-        raise ValueError(
-            f"{path} is damaged or no resume state: {error!r}; delete it to start from epoch 1"
-        ) from error
-    return state
+        response = urlopen(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code == 416:  # the part is no beginning of this file
+            part.unlink()
+        raise
+    with response:
+        done = done if response.status == 206 else 0
+        length = response.headers["Content-Length"]
+        total = done + int(length) if length else None
+        with (
+            part.open("ab" if done else "wb") as file,
+            progress_bar(total=total, description=part.stem, show=progress) as bar,
+        ):
+            bar.update(done)
+            while block := response.read(1 << 16):
+                bar.update(file.write(block))
+    if total is not None and (size := part.stat().st_size) != total:
+        raise ConnectionError(f"the connection was cut after {size} of {total} bytes")

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import platform
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import numpy as np
 import torch
 import torchvision
 
+from .devices import hardware
 from .files import atomic_file
-from .settings import best_precision, cpu_count, default_device
 
 ROW = ("data", "split", "model", "recipe", "metric", "value", "low", "high", "n", "seed", "seconds")
 
@@ -65,22 +64,3 @@ def write_results(
 def read_results(path: str | Path) -> dict:
     """Read a file that `write_results` wrote."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def hardware() -> str:
-    """Return the device in words: its name, cores or memory, and its native precision."""
-    device = default_device()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        gpu = f"{device.type.upper()} of " * (device.type != "cpu")
-        name = f"{gpu}{_cpu_name()}, {cpu_count()} cores"
-    return f"{name}, {best_precision(device)}"
-
-
-def _cpu_name() -> str:
-    if os.path.exists("/proc/cpuinfo"):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -1,24 +1,22 @@
-"""Mode, budgets, seeds, device, precision and data root: what every other module asks first."""
+"""Quick mode and budgets, seeds, the data root, progress bars and threads."""
 
 import ctypes
 import functools
-import gc
-import multiprocessing
 import os
 import platform
 import random
-import signal
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from itertools import chain
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from .devices import cpu_count, default_device
 
 
 def quick_mode() -> bool:
@@ -40,110 +38,6 @@ def choose(*, quick, cpu, gpu):
 @functools.cache
 def _announce_quick_mode() -> None:
     print("QUICK MODE (RESNET_KIT_QUICK is set): tiny budgets, so no number below is a result.")
-
-
-def default_device() -> torch.device:
-    """Return the device that models go to: CUDA, else Apple's MPS, else the CPU.
-
-    RESNET_KIT_DEVICE (for example `cpu` or `cuda:1`) overrides the choice.
-    """
-    if name := os.environ.get("RESNET_KIT_DEVICE"):
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def place(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> torch.device:
-    """Move a model from the CPU to the default device; return the device where it is now.
-
-    A model that someone put on an accelerator stays there. What the optimizer remembers follows.
-    """
-    tensor = next(chain(model.parameters(), model.buffers()), torch.empty(0))
-    if tensor.device.type != "cpu":
-        return tensor.device
-    device = default_device()
-    model.to(device)
-    if optimizer is not None and optimizer.state and device.type != "cpu":
-        optimizer.load_state_dict(optimizer.state_dict())  # Adagrad's, say, is as old as itself
-    return device
-
-
-def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return the tensor on the device, without waiting for what a CUDA GPU is busy with.
-
-    Apple's GPUs would read a tensor that may be freed already, so there it waits.
-    """
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def best_precision(device: torch.device) -> str:
-    """Return "bf16", "fp16" or "fp32": the fastest arithmetic that the hardware has natively.
-
-    Emulated bf16 does not count: it is slower than fp32.
-    """
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    if device.type == "cpu":
-        features = _cpu_features()
-        return "bf16" if features["avx512_bf16"] or features["amx_bf16"] else "fp32"
-    return "fp32"
-
-
-def _cpu_features() -> dict[str, bool]:
-    if hasattr(torch.cpu, "get_capabilities"):
-        return {"avx512_bf16": False, "amx_bf16": False, **torch.cpu.get_capabilities()}
-    return {  # older versions of torch
-        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
-        "amx_bf16": torch.cpu._is_amx_tile_supported(),
-    }
-
-
-def resolve_precision(device: torch.device, precision: str) -> str:
-    """Return `precision`, or for "auto" what `best_precision` says of the device."""
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise ValueError(f"precision is {precision!r}; expected one of: auto, fp32, bf16, fp16")
-    return best_precision(device) if precision == "auto" else precision
-
-
-@contextmanager
-def arithmetic(device: torch.device, precision: str):
-    """Run what is inside in this precision: autocast for bf16 and fp16, true float32 for fp32."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    autocast = torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
-    exact = device.type == "cuda" and precision == "fp32"
-    with autocast, without_tf32() if exact else nullcontext():
-        yield
-
-
-@contextmanager
-def without_tf32():
-    """Switch off cuDNN's 19-bit convolutions, its default, inside.
-
-    torch refuses the switch to someone who used its newer ones: that is a choice, and is kept.
-    """
-    cudnn = torch.backends.cudnn
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the newer ones, which torch.compile does not read
-        try:
-            before, cudnn.allow_tf32 = cudnn.allow_tf32, False
-        except RuntimeError:
-            before = False
-    try:
-        yield
-    finally:
-        if before:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                cudnn.allow_tf32 = True
-
-
-def cpu_count() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def in_threads(function: Callable, items: Sequence) -> Iterator:
@@ -170,22 +64,6 @@ def keep_freed_memory() -> None:
     mmap_threshold, trim_threshold = -3, -1  # the names of malloc.h are M_MMAP_THRESHOLD, …
     if mallopt(mmap_threshold, 2**31 - 1) or mallopt(mmap_threshold, 2**25):  # older: 32 MiB
         mallopt(trim_threshold, 2**31 - 1)
-
-
-def prepare_worker(worker: int) -> None:
-    """Leave a Ctrl-C to the main process, and leave alone what a fork took over from it.
-
-    Without the freeze the worker's garbage collector finds loaders that the main process has just
-    dropped, and prints "can only test a child process" for each of their workers.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()
-
-
-def workers_fork() -> bool:
-    """True where a new process is a copy of this one, which takes milliseconds."""
-    method = multiprocessing.get_start_method(allow_none=True)
-    return (method or multiprocessing.get_all_start_methods()[0]) == "fork"
 
 
 def data_root() -> Path:

@@ -7,7 +7,7 @@ import torch
 
 import resnet_kit as rk
 from conftest import write_picture
-from resnet_kit.models import transfer
+from resnet_kit.models import weights
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -53,7 +53,7 @@ def test_a_long_run_is_resumed_and_ships_a_file_that_loads(
     pretraining.long_run(tiny, recipe, 0, 2, "a command", score_at=40)
     document = rk.read_results(tmp_path / "results" / "pretraining.json")
     assert len(document["curves"]["long run"]) == 2 and len(document["rows"]) == 4
-    monkeypatch.setattr(transfer, "SHIPPED", tmp_path / "resnet_kit" / "models" / "shipped")
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "resnet_kit" / "models" / "shipped")
     source = rk.weights("resnet18", "tiny")
     assert source.classes[:2] == ("thing 0", "thing 1") and source.size == 40
     best = rk.read_weights(tiny / "pretraining" / "best.safetensors")[0]

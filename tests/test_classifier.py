@@ -209,13 +209,13 @@ def test_other_files_are_refused(of_arrays, tmp_path):
     ids=str,
 )  # fmt: skip
 def test_consistent_files_of_nonsense_are_refused(of_arrays, tmp_path, change):
-    from resnet_kit import classifier_file
+    from resnet_kit import classifier
 
     path = rk.save_classifier(tmp_path / "d.safetensors", *of_arrays)
     tensors, about = rk.read_weights(path)
     about.pop("digest")
     about |= change
-    about["digest"] = classifier_file._digest(tensors, {k: v for k, v in about.items()})
+    about["digest"] = classifier._digest(tensors, {k: v for k, v in about.items()})
     rk.save_weights(tensors, path, metadata=about)
     with pytest.raises(ValueError):
         rk.load_classifier(path)

@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader
-from resnet_kit import figures, settings
+from resnet_kit import devices, figures
 
 
 def evaluation(labels, probabilities, **options):
@@ -133,7 +133,7 @@ def test_evaluate_is_fp32_unless_asked(monkeypatch):
     kinds = []
     model = small_net()
     model[6].register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
-    monkeypatch.setattr(settings, "best_precision", lambda device: "bf16")
+    monkeypatch.setattr(devices, "best_precision", lambda device: "bf16")
     rk.evaluate(model, tensor_loader(4))
     rk.evaluate(model, tensor_loader(4), precision="auto")
     assert kinds == [torch.float32, torch.bfloat16]

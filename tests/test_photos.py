@@ -9,7 +9,8 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import pytest
 
 import resnet_kit as rk
-from resnet_kit.data import photos
+from resnet_kit import files
+from resnet_kit.data import datasets
 
 FILES = {
     "hymenoptera_data/train/ants/a b.jpg": "train/2_ants/a b.jpg",
@@ -61,10 +62,10 @@ def server(tmp_path, monkeypatch):
             members = [f for f in (*FILES, *OTHERS) if f.startswith(name)]
             httpd.files[f"/{name}.zip"] = archive(tmp_path / f"{name}.zip", members)
         urls = [httpd.address + path for path in httpd.files]
-        monkeypatch.setattr(photos, "ARCHIVES", urls)
+        monkeypatch.setattr(datasets, "ARCHIVES", urls)
         lines = [f"{hashlib.sha256(content(f)).hexdigest()}  {path}" for f, path in FILES.items()]
         (tmp_path / "manifest").write_text("\n".join(lines))
-        monkeypatch.setattr(photos, "MANIFEST", tmp_path / "manifest")
+        monkeypatch.setattr(datasets, "MANIFEST", tmp_path / "manifest")
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield httpd
         httpd.shutdown()
@@ -79,7 +80,7 @@ def archive(path, members) -> bytes:
 
 def test_exactly_the_files_of_the_manifest_are_laid_out(server, tmp_path):
     folder = tmp_path / "root" / "cat_dog_ants_bees"
-    photos.download_photos(folder)
+    datasets.download_photos(folder)
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert found == {path: content(name) for name, path in FILES.items()}
     assert [path.name for path in folder.parent.iterdir()] == ["cat_dog_ants_bees"]
@@ -87,13 +88,13 @@ def test_exactly_the_files_of_the_manifest_are_laid_out(server, tmp_path):
 
 def test_a_cut_connection_is_continued_where_it_stopped(server, tmp_path):
     server.cuts = [1000, 5000]
-    photos.download_photos(tmp_path / "root" / "photos")
+    datasets.download_photos(tmp_path / "root" / "photos")
     assert server.starts == [0, 1000, 6000, 0] and (tmp_path / "root" / "photos").is_dir()
 
 
 def test_a_server_that_cannot_continue_starts_again(server, tmp_path):
     server.cuts, server.ranges = [1000], False
-    photos.download_photos(tmp_path / "root" / "photos")
+    datasets.download_photos(tmp_path / "root" / "photos")
     assert (tmp_path / "root" / "photos" / "train").is_dir()
 
 
@@ -101,9 +102,9 @@ def test_a_connection_cut_every_time_is_an_error_and_the_next_call_goes_on(serve
     folder = tmp_path / "root" / "photos"
     server.cuts = [1000, 1000, 1000]
     with pytest.raises(OSError, match="hymenoptera_data.zip cannot be downloaded.*after 3000 of"):
-        photos.download_photos(folder)
+        datasets.download_photos(folder)
     assert not folder.exists()
-    photos.download_photos(folder)
+    datasets.download_photos(folder)
     assert server.starts[:4] == [0, 1000, 2000, 3000] and folder.is_dir()
 
 
@@ -112,17 +113,17 @@ def test_without_a_server_the_error_names_the_address(tmp_path, monkeypatch):
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/a.zip"
     with pytest.raises(OSError, match=r"/a.zip cannot be downloaded.*refused"):
-        photos.fetch(url, tmp_path / "a.zip")
+        files.fetch(url, tmp_path / "a.zip")
 
 
 def test_wrong_bytes_name_the_files_and_can_be_taken_on_purpose(server, tmp_path, monkeypatch):
-    text = photos.MANIFEST.read_text().splitlines()
-    photos.MANIFEST.write_text("\n".join(["0" * 64 + text[0][64:], *text[1:]]))
+    text = datasets.MANIFEST.read_text().splitlines()
+    datasets.MANIFEST.write_text("\n".join(["0" * 64 + text[0][64:], *text[1:]]))
     folder = tmp_path / "root" / "photos"
     with pytest.raises(ValueError, match=r"1 of 6 photos are not .*2_ants/a b.jpg; check=False"):
-        photos.download_photos(folder)
+        datasets.download_photos(folder)
     assert not list((tmp_path / "root").iterdir())
-    photos.download_photos(folder, check=False)
+    datasets.download_photos(folder, check=False)
     assert (folder / "train" / "2_ants" / "a b.jpg").is_file()
 
 
@@ -130,7 +131,7 @@ def test_a_damaged_archive_is_no_archive(server, tmp_path):
     path = "/cats_and_dogs_filtered.zip"
     server.files[path] = server.files[path][:-300]
     with pytest.raises(ValueError, match=r"cats_and_dogs_filtered.zip is damaged"):
-        photos.download_photos(tmp_path / "root" / "photos")
+        datasets.download_photos(tmp_path / "root" / "photos")
     assert not list((tmp_path / "root").iterdir())
 
 
@@ -142,7 +143,7 @@ def test_damaged_contents_are_no_archive(server, tmp_path):
     data[60:120] = b"\xff" * 60
     server.files["/hymenoptera_data.zip"] = bytes(data)
     with pytest.raises(ValueError, match=r"hymenoptera_data.zip is damaged"):
-        photos.download_photos(tmp_path / "root" / "photos")
+        datasets.download_photos(tmp_path / "root" / "photos")
     assert not list((tmp_path / "root").iterdir())
 
 
@@ -150,7 +151,7 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(server, tmp_path):
     part = tmp_path / "root" / "photos.download" / "hymenoptera_data.zip.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * (len(server.files["/hymenoptera_data.zip"]) + 1))
-    photos.download_photos(tmp_path / "root" / "photos")
+    datasets.download_photos(tmp_path / "root" / "photos")
     assert (tmp_path / "root" / "photos" / "train").is_dir()
 
 
@@ -158,14 +159,14 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(server, tmp_path):
 def test_paths_that_leave_the_folder_are_refused(server, tmp_path, name):
     server.files["/hymenoptera_data.zip"] = archive(tmp_path / "bad.zip", [name])
     with pytest.raises(ValueError, match="hymenoptera_data.zip is unsafe"):
-        photos.download_photos(tmp_path / "root" / "photos")
+        datasets.download_photos(tmp_path / "root" / "photos")
     assert not list(tmp_path.rglob("evil.jpg"))
 
 
 def test_missing_photos_are_named(server, tmp_path):
     server.files["/hymenoptera_data.zip"] = archive(tmp_path / "few.zip", list(FILES)[:1])
     with pytest.raises(ValueError, match="1 of 6 photos are missing: eval/3_bees/b.jpg"):
-        photos.download_photos(tmp_path / "root" / "photos", check=False)
+        datasets.download_photos(tmp_path / "root" / "photos", check=False)
 
 
 def test_the_call_downloads_once_and_not_in_quick_mode(server, data_root, monkeypatch, capsys):
@@ -173,7 +174,7 @@ def test_the_call_downloads_once_and_not_in_quick_mode(server, data_root, monkey
         rk.cat_dog_ants_bees("photos")
     assert server.starts == []
     monkeypatch.delenv("RESNET_KIT_QUICK")
-    monkeypatch.setattr("resnet_kit.data.animals._check_photos", lambda folder: None)
+    monkeypatch.setattr("resnet_kit.data.datasets._check_photos", lambda folder: None)
     folder = rk.cat_dog_ants_bees("photos")
     assert len(rk.picture_files(folder)) == 6 and len(server.starts) == 2
     assert rk.cat_dog_ants_bees("photos") == rk.cat_dog_ants_bees() == folder
@@ -181,7 +182,7 @@ def test_the_call_downloads_once_and_not_in_quick_mode(server, data_root, monkey
 
 
 def test_the_manifest_is_that_of_the_real_photos(real_data):
-    manifest = photos.read_manifest()
+    manifest = datasets.read_manifest()
     assert len(manifest) == 951
     for path, digest in manifest.items():
         data = (real_data / "cat_dog_ants_bees" / path).read_bytes()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import resnet_kit as rk
-from resnet_kit import settings
+from resnet_kit import devices, settings
 
 
 def test_choose_gives_the_quick_value_and_says_so(capsys):
@@ -69,9 +69,9 @@ def test_mixed_seeds_differ_in_every_place_and_refuse_negative_ones():
     [(False, False, "fp32"), (True, False, "bf16"), (False, True, "bf16")],
 )
 def test_cpu_takes_bf16_only_where_it_is_native(monkeypatch, bf16, amx, expected):
-    assert set(settings._cpu_features()) >= {"avx512_bf16", "amx_bf16"}
+    assert set(devices._cpu_features()) >= {"avx512_bf16", "amx_bf16"}
     found = {"avx512_bf16": bf16, "amx_bf16": amx}
-    monkeypatch.setattr(settings, "_cpu_features", lambda: found)
+    monkeypatch.setattr(devices, "_cpu_features", lambda: found)
     assert rk.best_precision(torch.device("cpu")) == expected
 
 
@@ -84,7 +84,7 @@ def test_cuda_precision_follows_its_capability(monkeypatch, capability, expected
 def test_other_devices_take_fp32_and_wrong_names_are_refused():
     assert rk.best_precision(torch.device("mps")) == "fp32"
     with pytest.raises(ValueError, match="'half'; expected one of: auto, fp32, bf16, fp16"):
-        settings.resolve_precision(torch.device("cpu"), "half")
+        devices.resolve_precision(torch.device("cpu"), "half")
 
 
 def test_data_root_is_the_checkouts_unless_it_is_set(monkeypatch, tmp_path):
@@ -116,7 +116,7 @@ def inside_and_after(owner: str, switch: str, value) -> list:
     """Set a switch of cuDNN; return what it is inside `without_tf32` and afterwards."""
     place = torch.backends.cudnn.conv if owner == "conv" else torch.backends.cudnn
     setattr(place, switch, value)
-    with settings.without_tf32():
+    with devices.without_tf32():
         inside = getattr(place, switch)
     return [inside, getattr(place, switch)]
 

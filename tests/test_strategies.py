@@ -9,8 +9,7 @@ from PIL import Image
 import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit import strategies
-from resnet_kit.comparison import Comparison, Run
-from resnet_kit.strategies import FROM_FEATURES, STRATEGIES
+from resnet_kit.strategies import FROM_FEATURES, STRATEGIES, Comparison, Run
 
 SMALL = {"epochs": 1, "size": 16, "batch_size": 8, "workers": 0, "progress": False}
 

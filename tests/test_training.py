@@ -22,9 +22,8 @@ from tqdm import tqdm
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader, write_picture
-from resnet_kit.files import load_state
-from resnet_kit.training import epochs, loop
-from resnet_kit.training.state import RunningAverage
+from resnet_kit.training import loop
+from resnet_kit.training.state import RunningAverage, load_state
 
 
 def run(model=None, epochs=2, train=None, val=None, *, lr=0.1, momentum=0.9, **options):
@@ -303,13 +302,13 @@ def test_no_tensor_is_read_during_the_steps(monkeypatch):
 
 
 def test_a_bar_reads_at_most_four_times_a_second(monkeypatch):
-    reads, original = [], epochs._Meter.read
+    reads, original = [], loop._Meter.read
 
     def bar(total, show):
         return tqdm(total=total, file=io.StringIO(), disable=False)
 
     monkeypatch.setattr(loop, "progress_bar", bar)
-    monkeypatch.setattr(epochs._Meter, "read", lambda self: reads.append(1) or original(self))
+    monkeypatch.setattr(loop._Meter, "read", lambda self: reads.append(1) or original(self))
 
     class Slow:
         def __iter__(self):

@@ -11,8 +11,8 @@ from torch import nn
 
 import resnet_kit as rk
 from resnet_kit.drawn import ANIMALS, draw_arrays
-from resnet_kit.models import transfer
-from resnet_kit.models.transfer import SHIPPED
+from resnet_kit.models import weights
+from resnet_kit.models.weights import SHIPPED
 
 RESULTS = SHIPPED.parent.parent.parent / "results"
 
@@ -93,7 +93,7 @@ def test_a_damaged_shipped_file_is_noticed(monkeypatch, tmp_path):
     damaged = bytearray(shipped_file().read_bytes())
     damaged[-1000] ^= 1
     (tmp_path / shipped_file().name).write_bytes(damaged)
-    monkeypatch.setattr(transfer, "SHIPPED", tmp_path)
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
     with pytest.raises(ValueError, match="damaged: its SHA-256 .* install the package again"):
         rk.weights("resnet18", "tiny")
 
@@ -103,15 +103,15 @@ def test_shipped_weights_know_more_about_pictures_than_random_ones():
     source = rk.weights("resnet18", "tiny")
     loaders = rk.array_loaders(train=(images, labels), val=(images, labels), like=source, size=64)
     agreement = {}
-    for weights in (source, rk.weights("resnet18", None)):
+    for start in (source, rk.weights("resnet18", None)):
         torch.manual_seed(0)
-        model = rk.pretrained(weights, num_classes=4).eval()
+        model = rk.pretrained(start, num_classes=4).eval()
         model.fc = nn.Identity()
         with torch.no_grad():
             vectors = model(next(iter(loaders.val))[0].cpu())
         vectors = nn.functional.normalize(vectors - vectors.mean(0))
         nearest = (vectors @ vectors.T).fill_diagonal_(-1).argmax(1)
-        agreement[weights.origin] = (labels[nearest] == labels).mean()
+        agreement[start.origin] = (labels[nearest] == labels).mean()
     assert agreement["tiny"] > agreement["scratch"] + 0.1, agreement
 
 

@@ -1,19 +1,91 @@
-"""Pictures in memory, augmented in batches on the device; and transforms of whole batches."""
+"""Pictures in memory, augmented in batches on the device."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as V
 
-from ..models.transfer import Weights
-from ..settings import default_device, mixed_seed, send
-from .augmentations import Crop, Flip
-from .folders import EpochSampler, Loaders, check_options, class_weights
+from ..devices import default_device, send
+from ..models.weights import Weights
+from ..settings import mixed_seed
+from .folders import class_weights
 from .images import check_uint8_pictures, mean_std
+from .loaders import EpochBatchSampler, Loaders, check_options
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Pad by `padding` black pixels on every side and crop back at a random place."""
+
+    draws: ClassVar[int] = 2
+    padding: int = 4
+
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+        _, channels, height, width = images.shape
+        top, left = (numbers * (2 * self.padding + 1)).long().T[:, :, None]
+        rows = (top + torch.arange(height, device=images.device))[:, None, :, None]
+        columns = (left + torch.arange(width, device=images.device))[:, None, None, :]
+        padded = F.pad(images, [self.padding] * 4)
+        padded = padded.gather(2, rows.expand(-1, channels, -1, padded.shape[3]))
+        return padded.gather(3, columns.expand(-1, channels, height, -1))
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Crop a random part, of `smallest` to all of the area, and stretch it to the full size.
+
+    The part is up to 4/3 times as wide as high, or as high as wide. Bilinear.
+    Source: https://arxiv.org/abs/1409.4842, section 6.
+    """
+
+    draws: ClassVar[int] = 4
+    smallest: float = 0.25
+
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+        area, ratio, across, down = numbers.T
+        side = (self.smallest + (1 - self.smallest) * area).sqrt()
+        stretch = (4 / 3) ** (ratio - 0.5)
+        width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
+        left, top = (2 * across - 1) * (1 - width), (2 * down - 1) * (1 - height)
+        zero = torch.zeros_like(width)
+        theta = torch.stack([width, zero, left, zero, height, top], 1).view(-1, 2, 3)
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        # Reflection repeats the outermost pixel here, as "border" does, which MPS does not have.
+        return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirror a random half of the pictures, left to right."""
+
+    draws: ClassVar[int] = 1
+
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+        return torch.where(numbers[:, :, None, None] < 0.5, images.flip(3), images)
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Change brightness, contrast and (of RGB pictures) saturation by factors in 1 ± `strength`."""
+
+    draws: ClassVar[int] = 3
+    strength: float = 0.4
+
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+        factors = 1 + self.strength * (2 * numbers - 1)
+        brightness, contrast, saturation = factors.T[:, :, None, None, None]
+        images = images * brightness
+        images = torch.lerp(images.mean((1, 2, 3), keepdim=True), images, contrast)
+        if images.shape[1] == 3:
+            images = torch.lerp(V.rgb_to_grayscale(images), images, saturation)
+        return images.clamp(0, 1)
 
 
 class ArrayPictures(Dataset):
@@ -76,29 +148,6 @@ class ArrayPictures(Dataset):
             table = torch.rand(shape, generator=generator, device="cpu")
             self._numbers = epoch, table.to(self.images.device)
         return self._numbers[1]
-
-
-class EpochBatchSampler(EpochSampler):
-    """Yields (epoch, indices) batch by batch, shuffled by (seed, epoch) or, without seed, in order.
-
-    A single last picture joins the batch before it, because BatchNorm cannot train on one.
-    """
-
-    def __init__(
-        self, count: int, batch_size: int, seed: int | None = None, weights: Tensor | None = None
-    ):
-        super().__init__(count, seed, weights)
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        full, rest = divmod(self.count, self.batch_size)
-        return full + (rest > 1 or full == 0)
-
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        epoch, order = self.next_order()
-        starts = range(0, len(self) * self.batch_size, self.batch_size)
-        for start, end in zip(starts, [*starts[1:], self.count], strict=True):
-            yield epoch, order[start:end]
 
 
 def array_loaders(
@@ -257,31 +306,3 @@ def _checked_augment(augment: str | Sequence[Callable], side: int) -> list[Calla
                 "it needs per picture, that is called with (images, numbers)"
             )
     return list(augment)
-
-
-class TransformedLoader:
-    """Another loader's batches after `transforms`, each from and to (inputs, labels).
-
-    Works around any loader and with torchvision's MixUp and CutMix, whose labels are shares of
-    classes `(N, K)`; CrossEntropyLoss takes those too. Their random numbers are torch's own, which
-    `train_and_eval` seeds in each epoch.
-
-    >>> train = TransformedLoader(loaders.train, v2.CutMix(num_classes=10))
-    """
-
-    def __init__(self, loader, *transforms: Callable):
-        self.loader, self.transforms = loader, transforms
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.loader:
-            for transform in self.transforms:
-                batch = transform(*batch)
-            yield batch
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __getattr__(self, name: str):  # dataset, sampler, generator, batch_size, …
-        if name == "loader" or name.startswith("__"):  # asked while it is copied or unpickled
-            raise AttributeError(name)
-        return getattr(self.loader, name)

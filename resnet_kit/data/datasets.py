@@ -1,22 +1,24 @@
 """Data sets by name: the real thing where it is at hand, an announced stand-in where it is not."""
 
+import hashlib
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from zipfile import BadZipFile
+from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torchvision.datasets
 
 from ..drawn import FLOWERS, THINGS, VERSION, draw_arrays, kept_folder
-from ..files import atomic_file
-from ..models.transfer import Weights
+from ..files import atomic_file, fetch
+from ..models.weights import Weights
 from ..settings import data_root, quick_mode, short_path
-from .arrays import array_loaders
-from .augmentations import Crop
-from .folders import Loaders, image_folders
+from .arrays import Crop, array_loaders
+from .folders import image_folders
+from .images import picture_files
+from .loaders import Loaders
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -233,3 +235,157 @@ def _drawn10() -> dict[str, np.ndarray]:
     cut = train * len(THINGS)
     parts = images[:cut], labels[:cut], images[cut:], labels[cut:]
     return {**dict(zip(KEYS, parts, strict=True)), "classes": np.array(THINGS)}
+
+
+# Photos per class and split: ants and bees are those of PyTorch's transfer-learning tutorial, cats
+# and dogs the first of Kaggle's "Dogs vs. Cats". The drawn pictures have a test split too.
+CLASS_FOLDERS = ("0_cat", "1_dog", "2_ants", "3_bees")
+COUNTS = {
+    "train": dict(zip(CLASS_FOLDERS, (130, 222, 123, 121), strict=True)),
+    "eval": dict(zip(CLASS_FOLDERS, (100, 102, 70, 83), strict=True)),
+}
+DRAWN_COUNTS = {**COUNTS, "test": dict.fromkeys(CLASS_FOLDERS, 40)}
+QUICK_COUNTS = {
+    split: dict.fromkeys(CLASS_FOLDERS, count)
+    for split, count in {"train": 12, "eval": 6, "test": 4}.items()
+}
+
+
+def cat_dog_ants_bees(source: str = "auto", *, check: bool = True, progress: bool = True) -> Path:
+    """Return the folder of the cat/dog/ants/bees pictures; one printed line says which they are.
+
+    `source`: "photos" (951 of them: train 596, eval 355; downloaded once, about 115 MB, and
+    each checked by its SHA-256 unless `check` is False), "drawn" (the same folders and counts and
+    a test split of 40 each, drawn once into a folder of their own), or "auto": the photos if they
+    are in the data root, else drawn. In quick mode "auto" and "drawn" are a few drawn ones.
+
+    Raises:
+        OSError: the photos are wanted, and cannot be downloaded, or some of them are missing.
+        ValueError: what was downloaded is not what it should be.
+    """
+    if source not in ("auto", "photos", "drawn"):
+        raise ValueError(f'source is {source!r}; expected "auto", "photos" or "drawn"')
+    photos = data_root() / "cat_dog_ants_bees"
+    if source == "photos" and not photos.is_dir() and quick_mode():
+        raise FileNotFoundError(
+            f"{short_path(photos)} is not there, and quick mode downloads nothing; leave quick "
+            'mode (RESNET_KIT_QUICK), or take cat_dog_ants_bees("drawn")'
+        )
+    if source == "photos" and not photos.is_dir():
+        print(f"Downloading photos of cats, dogs, ants and bees once into {short_path(photos)}.")
+        download_photos(photos, check=check, progress=progress)
+    if source == "photos" or (source == "auto" and photos.is_dir() and not quick_mode()):
+        _check_photos(photos)
+        print(f"951 photos of cats, dogs, ants and bees in {short_path(photos)}.")
+        return photos
+    folder = _drawn_folder(progress)
+    if source == "drawn":
+        print(f"Drawn pictures of cats, dogs, ants and bees in {short_path(folder)}.")
+        return folder
+    reason = "quick mode never takes them" if quick_mode() else f"{short_path(photos)} is not there"
+    print(
+        f"Wanted the photos of cats, dogs, ants and bees, but {reason}; using drawn pictures in "
+        f'{short_path(folder)} instead. rk.cat_dog_ants_bees("photos") downloads the photos.'
+    )
+    return folder
+
+
+def _check_photos(folder: Path) -> None:
+    for split, counts in COUNTS.items():
+        for name, count in counts.items():
+            path = folder / split / name
+            found = len(picture_files(path)) if path.is_dir() else 0
+            if found != count:
+                raise FileNotFoundError(
+                    f"{path} holds {found} photos, expected {count}; data/README.md says which, "
+                    'or take cat_dog_ants_bees("drawn")'
+                )
+
+
+def _drawn_folder(progress: bool) -> Path:
+    counts = QUICK_COUNTS if quick_mode() else DRAWN_COUNTS
+    return kept_folder("cat_dog_ants_bees_drawn", counts, progress=progress)
+
+
+ARCHIVES = (
+    "https://download.pytorch.org/tutorial/hymenoptera_data.zip",
+    "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
+)
+MANIFEST = Path(__file__).with_name("photos.sha256")  # of all 951: SHA-256, path
+
+
+def download_photos(folder: Path, *, check: bool = True, progress: bool = True) -> None:
+    """Put the 951 photos into a new folder: whole or not at all.
+
+    What was downloaded of a file before an interruption is kept beside the folder and continued.
+
+    Raises:
+        OSError: no connection, or it was cut again and again.
+        ValueError: an archive is damaged or unsafe, or photos differ from the manifest; with
+            `check=False` different ones are taken, missing ones still not.
+    """
+    work = folder.with_name(folder.name + ".download")
+    photos = work / "photos"
+    shutil.rmtree(photos, ignore_errors=True)
+    archives = [fetch(url, work / PurePosixPath(url).name, progress=progress) for url in ARCHIVES]
+    manifest = read_manifest()
+    try:
+        for archive in archives:
+            _unpack(archive, photos, manifest)
+        _check(photos, manifest, check)
+    except ValueError:
+        shutil.rmtree(work)  # so that the next call downloads anew
+        raise
+    photos.replace(folder)
+    shutil.rmtree(work)
+
+
+def read_manifest() -> dict[str, str]:
+    """Return the SHA-256 of every photo by its path, such as "train/0_cat/cat.0.jpg"."""
+    lines = MANIFEST.read_text(encoding="utf-8").splitlines()
+    return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
+
+
+def _unpack(archive: Path, photos: Path, manifest: dict[str, str]) -> None:
+    """Write the photos that the manifest names into their folders."""
+    try:
+        with ZipFile(archive) as file:
+            names = set(file.namelist())
+            for name in names:
+                if name.startswith("/") or ".." in PurePosixPath(name).parts:
+                    raise ValueError(f"{archive.name} is unsafe: {name!r} leaves its folder")
+            for path in manifest:
+                if _member(path) in names:
+                    (photos / path).parent.mkdir(parents=True, exist_ok=True)
+                    (photos / path).write_bytes(file.read(_member(path)))
+    except (BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{archive.name} is damaged ({error}); call again") from error
+
+
+def _member(path: str) -> str:
+    """Return the name that a photo of the manifest has in its archive."""
+    split, folder, file = path.split("/")
+    kind = folder.split("_")[1]
+    if kind in ("ants", "bees"):
+        return f"hymenoptera_data/{'train' if split == 'train' else 'val'}/{kind}/{file}"
+    return f"cats_and_dogs_filtered/train/{kind}s/{file}"
+
+
+def _check(photos: Path, manifest: dict[str, str], sums: bool) -> None:
+    missing = [path for path in manifest if not (photos / path).is_file()]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(manifest)} photos are missing: {_some(missing)}")
+    changed = [
+        path
+        for path, digest in manifest.items()
+        if sums and hashlib.sha256((photos / path).read_bytes()).hexdigest() != digest
+    ]
+    if changed:
+        raise ValueError(
+            f"{len(changed)} of {len(manifest)} photos are not those of the manifest: "
+            f"{_some(changed)}; check=False takes them as they are"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -1,7 +1,8 @@
-"""From folders of pictures to loaders that are checked, split, normalised and reproducible."""
+"""Folders of pictures: found, split into train, val and test, prepared, and loaded."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 
@@ -10,66 +11,140 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from ..models.transfer import Weights
-from ..settings import (
-    cpu_count,
-    default_device,
-    mixed_seed,
-    own_random_numbers,
-    prepare_worker,
-    quick_mode,
-    workers_fork,
-)
-from .images import mean_std, read_image
-from .splits import find_splits, share_of
+from ..devices import cpu_count, default_device
+from ..models.weights import Weights
+from ..settings import mixed_seed, own_random_numbers, quick_mode
+from .images import mean_std, picture_files, read_image
+from .loaders import EpochSampler, Loaders, check_options, prepare_worker, workers_fork
+
+VAL_NAMES = ("val", "eval", "valid", "validation")
+SPLITS = ("train", *VAL_NAMES, "test")
 
 
-@dataclass(frozen=True, repr=False)
-class Loaders:
-    """Batches of (pictures `(N, C, size, size)` float32 normalised, labels `(N,)` int64) per split.
+@dataclass(frozen=True)
+class Split:
+    """The pictures of one split: files, and labels that number the classes."""
 
-    `mean` and `std` are what the pictures were normalised with; `files` holds the path of every
-    picture by split, in the order of `plain`, or is None for pictures that come from no files.
-    """
-
-    train: DataLoader
-    val: DataLoader
-    test: DataLoader | None
+    folder: Path
     classes: tuple[str, ...]
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    files: dict[str, tuple[Path, ...]] | None
-    unaugmented: DataLoader = field(repr=False)
+    files: list[Path]
+    labels: list[int]
 
-    def plain(self, split: str = "train") -> DataLoader:
-        """Return "train", "val" or "test" in order and unaugmented, as validation sees pictures."""
-        return split_of(self, split) if split != "train" else self.unaugmented
 
-    def __repr__(self) -> str:
-        return (
-            f"Loaders({counts_of(self)} pictures of {self.size} px; "
-            f"{len(self.classes)} classes: {', '.join(self.classes)})"
+def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str, Split]:
+    """Return the splits "train", "val" and perhaps "test" of a folder."""
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"no folder {root}; expected one with train and val, or one folder per class"
+        )
+    if val_from_train is not None and not 0 < val_from_train < 1:
+        raise ValueError(f"val_from_train is {val_from_train}; expected a share between 0 and 1")
+    if not (root / "train").exists():
+        check_no_splits(root)
+        return _hold_out(_scan(root), val_from_train or 0.2, seed)
+    folders = [root / name for name in VAL_NAMES if (root / name).exists()]
+    if len(folders) > 1:
+        names = " and ".join(folder.name for folder in folders)
+        raise ValueError(f"{root} has {names}: expected one validation folder; rename the other")
+    train = _scan(root / "train")
+    others = {"val": _scan(folders[0])} if folders else {}
+    if (root / "test").exists():
+        others["test"] = _scan(root / "test")
+    for other in others.values():
+        _check_same_classes(train, other)
+    if val_from_train is None:
+        if not folders:
+            raise ValueError(
+                f"{root} has train but none of {', '.join(VAL_NAMES)}; "
+                "val_from_train=0.15 holds validation pictures out of train"
+            )
+        return {"train": train, **others}
+    if len(others) > 1:
+        raise ValueError(
+            f"{root} has {folders[0].name} and test, so there is nothing to hold out; leave out "
+            f"val_from_train, or move {folders[0].name} away"
+        )
+    held = _hold_out(train, val_from_train, seed)
+    return {**held, "test": next(iter(others.values()))} if others else held
+
+
+def check_no_splits(root: Path) -> None:
+    """Refuse folders such as Train or training_set where classes are expected."""
+    for path in root.iterdir():
+        word = path.name.lower().replace("-", "_").split("_")[0]
+        if path.is_dir() and word in ("train", "training", "test", "testing", *VAL_NAMES):
+            raise ValueError(
+                f"{path} looks like a split, not like a class; expected train, val (and test) in "
+                f"{root}: rename the folder"
+            )
+
+
+def _scan(folder: Path) -> Split:
+    """Find the classes of a folder (its visible folders, sorted) and their pictures."""
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; expected a folder with one folder per class")
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not found:
+        raise ValueError(f"no folders in {folder}; expected one folder of pictures per class")
+    files, labels = [], []
+    for label, path in enumerate(found):
+        pictures = picture_files(path)
+        if not pictures:
+            others = sorted({p.suffix for p in path.rglob("*") if p.is_file()})
+            seen = f" (only {', '.join(others)} files)" if others else ""
+            raise ValueError(
+                f"class {path.name} in {folder} has no pictures{seen}; add some or remove it"
+            )
+        files += pictures
+        labels += [label] * len(pictures)
+    return Split(folder, tuple(path.name for path in found), files, labels)
+
+
+def _check_same_classes(train: Split, other: Split) -> None:
+    for name in sorted({*train.classes} ^ {*other.classes}):
+        here, there = (train, other) if name in train.classes else (other, train)
+        raise ValueError(
+            f"class {name} is in {here.folder} but not in {there.folder}; "
+            "expected the same folders in every split"
         )
 
 
-def splits_of(data) -> dict[str, DataLoader]:
-    """Return the loaders of `Loaders` or `Features` by the name of the split, without a None."""
-    loaders = {name: getattr(data, name) for name in ("train", "val", "test")}
-    return {name: loader for name, loader in loaders.items() if loader is not None}
+def _hold_out(split: Split, share: float, seed: int) -> dict[str, Split]:
+    """Hold `share` of each class out as "val", chosen by the files' bytes: copies stay together."""
+    chosen = _chosen(split, share, seed)
+    for label, name in enumerate(split.classes):
+        files = [f for f, other in zip(split.files, split.labels, strict=True) if other == label]
+        if chosen.issuperset(files):
+            raise ValueError(
+                f"class {name} has {len(files)} pictures, too few different ones to hold "
+                f"{share:.0%} out for validation and keep one to learn from; add some, or hold out "
+                "less"
+            )
+    val = _only(split, chosen)
+    return {"train": _only(split, set(split.files) - chosen), "val": val}
 
 
-def split_of(data, name: str) -> DataLoader:
-    """Return one of them, or say which there are."""
-    splits = splits_of(data)
-    if name not in splits:
-        raise ValueError(f"no split {name!r}; this data set has: {', '.join(splits)}")
-    return splits[name]
+def share_of(split: Split, share: float, seed: int) -> Split:
+    """Keep `share` of each class; a larger share of the same seed holds all of a smaller one's."""
+    if not 0 < share <= 1:
+        raise ValueError(f"train_share is {share}; expected a share above 0 and up to 1")
+    return split if share == 1 else _only(split, _chosen(split, share, mixed_seed(seed, 1)))
 
 
-def counts_of(data) -> str:
-    """Return how many pictures the splits have, in words."""
-    return ", ".join(f"{name} {len(x.dataset)}" for name, x in splits_of(data).items())
+def _chosen(split: Split, share: float, seed: int) -> set[Path]:
+    """Return a share of the files of each class, ranked by their bytes: copies stay together."""
+    chosen = set()
+    for label in range(len(split.classes)):
+        files = [f for f, other in zip(split.files, split.labels, strict=True) if other == label]
+        keys = {f: hashlib.sha256(b"%d:" % seed + f.read_bytes()).digest() for f in files}
+        limit = sorted(keys.values())[max(1, round(share * len(files))) - 1]
+        chosen |= {file for file, key in keys.items() if key <= limit}
+    return chosen
+
+
+def _only(split: Split, wanted: set[Path]) -> Split:
+    pairs = [pair for pair in zip(split.files, split.labels, strict=True) if pair[0] in wanted]
+    return replace(split, files=[f for f, _ in pairs], labels=[label for _, label in pairs])
 
 
 class PictureFiles(Dataset):
@@ -112,41 +187,6 @@ class PictureLoader(DataLoader):
                 batches._shutdown_workers()  # torch has no public way
                 self._iterator = None  # of persistent workers
             raise
-
-
-class EpochSampler(Sampler):
-    """Yields (epoch, index) in an order shuffled by (seed, epoch).
-
-    With `weights` `(N,)` it draws each index that often on average, with repetitions. The epoch
-    travels with the index, so that workers that live on know it too. It counts up by itself from
-    1; `set_epoch` (which `train_and_eval` calls) sets it.
-    """
-
-    def __init__(self, count: int, seed: int | None, weights: Tensor | None = None):
-        self.count, self.seed, self.weights, self.epoch = count, seed, weights, 1
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is."""
-        self.epoch = epoch
-
-    def next_order(self) -> tuple[int, Tensor]:
-        """Return the epoch and its order; without seed nothing is shuffled, and the epoch is 0."""
-        if self.seed is None:
-            return 0, torch.arange(self.count, device="cpu")
-        epoch = self.epoch
-        self.epoch += 1
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-        if self.weights is not None:
-            return epoch, self.weights.multinomial(self.count, True, generator=generator)
-        return epoch, torch.randperm(self.count, generator=generator, device="cpu")
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, order = self.next_order()
-        for index in order.tolist():
-            yield epoch, index
 
 
 def class_weights(labels: Sequence[int] | Tensor, num_classes: int) -> Tensor:
@@ -283,14 +323,6 @@ def image_folders(
         files={name: tuple(split.files) for name, split in splits.items()},
         unaugmented=loader("train", still),
     )
-
-
-def check_options(batch_size: int, mean, std) -> None:
-    """Refuse what no loader can work with."""
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
-    if (mean is None) != (std is None):
-        raise ValueError("only one of mean and std is given; expected both or neither")
 
 
 def _default_workers(augment) -> int:

@@ -21,7 +21,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..settings import cpu_count, data_root, progress_bar, quick_mode
+from ..devices import cpu_count
+from ..settings import data_root, progress_bar, quick_mode
 from . import cats, dogs, flowers, insects, things
 from .backgrounds import BACKGROUNDS, leaf, oddment
 from .outlines import ellipse, limb

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..devices import place
 from ..models.transfer import kept_modes
-from ..settings import place
 
 
 def grad_cam(

@@ -8,11 +8,11 @@ from itertools import islice
 import torch
 from torch import nn
 
-from ..evaluation.scoring import check_labels, checked_logits
+from ..devices import arithmetic, place
+from ..evaluation.evaluation import check_labels, checked_logits
 from ..models.transfer import kept_modes, train_mode
-from ..settings import arithmetic, mixed_seed, own_random_numbers, place
-from .epochs import seed_epoch
-from .loop import check_optimizer
+from ..settings import mixed_seed, own_random_numbers
+from .loop import check_optimizer, seed_epoch
 
 
 @dataclass(frozen=True, repr=False)

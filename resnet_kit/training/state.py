@@ -1,20 +1,89 @@
-"""What one training works with: its objects, its memory format, and an ear for Ctrl-C."""
+"""What a training is made of and what it leaves: history, checkpoints, and how it resumes."""
 
 import copy
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .history import History
+from ..files import atomic_file, fit_weights, put_weights, save_weights
+from ..settings import short_path
+
+
+@dataclass(repr=False)
+class History:
+    """One row per finished epoch, and the best of them.
+
+    Rows hold `epoch` (from 1), `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy` (0…1),
+    `lr` (the first parameter group's, at the epoch's end) and `seconds`. `stopped` is "finished",
+    "patience", "interrupted" or "non-finite". Before the first validation there is no best yet.
+    """
+
+    rows: list[dict] = field(default_factory=list)
+    best_epoch: int | None = None
+    best_accuracy: float | None = None
+    stopped: str = "finished"
+
+    @property
+    def seconds(self) -> float:
+        """The time of all finished epochs, validation included."""
+        return sum(row["seconds"] for row in self.rows)
+
+    def add(self, row: dict) -> bool:
+        """Append the row of an epoch; True if it is the best so far: ties keep the earlier."""
+        better = self.best_accuracy is None or row["val_accuracy"] > self.best_accuracy
+        if better:
+            self.best_epoch, self.best_accuracy = row["epoch"], row["val_accuracy"]
+        self.rows.append(row)
+        return better
+
+    def to_frame(self):
+        """Return the rows as a pandas table, indexed by epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows).set_index("epoch") if self.rows else pd.DataFrame()
+
+    def plot(self):
+        """Draw loss and accuracy per epoch."""
+        from ..figures import training_curves
+
+        if not self.rows:
+            raise ValueError("no epoch was finished, so there is no curve to draw")
+        return training_curves(self.rows, self.best_epoch)
+
+    def __repr__(self) -> str:
+        best = "no validation yet"
+        if self.best_epoch is not None:
+            best = f"best val accuracy {self.best_accuracy:.1%} in epoch {self.best_epoch}"
+        return f"{len(self.rows)} epochs in {self.seconds:.0f} s, {best} ({self.stopped})"
+
+
+def log_scalars(writer) -> Callable[[History], None]:
+    """Return an `on_epoch_end` that hands each epoch's numbers to `writer.add_scalar`.
+
+    They are named `loss/train`, `loss/val`, `accuracy/train`, `accuracy/val`, `lr` and `seconds`.
+    For TensorBoard (`pip install tensorboard`), or any other writer with that method:
+
+    >>> from torch.utils.tensorboard import SummaryWriter
+    >>> train_and_eval(..., on_epoch_end=log_scalars(SummaryWriter("runs/first")))
+    """
+
+    def write(history: History) -> None:
+        row = history.rows[-1]
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar("/".join(reversed(name.split("_"))), value, row["epoch"])
+
+    return write
 
 
 class Interrupts:
@@ -90,39 +159,114 @@ class TrainingRun:
         return self.averaged.module if self.averaged else self.model
 
 
-def fast_format(device: torch.device, precision: str) -> torch.memory_format | None:
-    """Return channels_last where it pays, and None for plain float32 in the model's own format."""
-    plain = precision == "fp32" or device.type == "mps"  # whose BatchNorm fails in channels_last
-    return None if plain else torch.channels_last
+def save(run: TrainingRun, folder: Path, every: int | None) -> None:
+    """Write the files of the epoch that just ended: weights first, the resume state last."""
+    row = run.history.rows[-1]
+    about = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
+    if row["epoch"] == run.history.best_epoch:
+        save_weights(run.best, folder / "best.safetensors", metadata=about)
+    if every is not None and row["epoch"] % every == 0:
+        name = f"epoch_{row['epoch']:04d}.safetensors"
+        save_weights(run.scored, folder / name, metadata=about)
+    state = {
+        "settings": run.settings,
+        "history": asdict(run.history),
+        "model": _contiguous(run.model.state_dict()),
+        "best": _contiguous(run.best),
+        "averaged": _contiguous(run.averaged.module.state_dict()) if run.averaged else None,
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict() if run.scheduler else None,
+        "scaler": run.scaler.state_dict(),
+    }
+    save_state(_plain(state), folder / "last.pt")
 
 
-@contextmanager
-def memory_format(
-    model: nn.Module, wanted: torch.memory_format | None, optimizer: Optimizer | None = None
-):
-    """Hold convolution weights in this format inside, and give them their strides back after."""
-    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 4]
-    strides = [tensor.stride() for tensor in tensors]
-    if wanted is not None:
-        for tensor in tensors:
-            tensor.data = tensor.data.contiguous(memory_format=wanted)
-    match_strides(optimizer)
+def _plain(state):
+    """Return nested dicts and lists with NumPy's numbers as Python's, which load without code."""
+    if type(state) is dict:  # a Counter, say, is left as it is
+        return {key: _plain(value) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(map(_plain, state))
+    return state.item() if isinstance(state, np.generic) else state
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
+    """Put the state of `last.pt` into the run's objects; refuse to write over a run by accident."""
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"checkpoint {folder} is a file; expected a folder, or a new name")
+    folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after the first epoch
+    path = folder / "last.pt"
+    if not path.is_file():
+        if resume:
+            print(f"Nothing to resume in {short_path(folder)}: starting at epoch 1.")
+        return
+    state = load_state(path)
+    done = len(state["history"]["rows"])
+    if not resume:
+        raise FileExistsError(
+            f"{short_path(folder)} holds a training of {done} epochs; resume=True goes on with it, "
+            "another folder starts a new one"
+        )
+    changed = [
+        f"{name} was {state['settings'].get(name)!r}, is {value!r}"
+        for name, value in run.settings.items()
+        if state["settings"].get(name) != value
+    ]
+    if run.scheduler is not None and state["scheduler"] is not None:
+        was, now = state["scheduler"], run.scheduler.state_dict()
+        shape = ("T_max", "total_steps", "total_iters", "step_size", "gamma")
+        changed += [
+            f"the scheduler's {name} was {was[name]}, is {now.get(name)}"
+            for name in shape
+            if name in was and was[name] != now.get(name)
+        ]
+    if changed or (state["scheduler"] is None) != (run.scheduler is None):
+        raise ValueError(
+            f"this is not the training in {short_path(folder)}: "
+            f"{'; '.join(changed) or 'only one of them has a scheduler'}; resume with the same "
+            "arguments, or start a new one in another folder"
+        )
+    _load_run(run, state, str(path))
+
+
+def _load_run(run: TrainingRun, state: dict, origin: str) -> None:
+    fit_weights(run.model, state["model"], origin)
+    if run.averaged is not None:
+        put_weights(run.averaged.module, state["averaged"])
+        run.averaged.begun = True
     try:
-        yield
-    finally:
-        for tensor, stride in zip(tensors, strides, strict=True):
-            if tensor.stride() != stride:
-                restored = torch.empty_strided(
-                    tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
-                )
-                tensor.data = restored.copy_(tensor.data)
-        match_strides(optimizer)
+        run.optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise ValueError(
+            f"the optimizer in {origin} has other parameter groups ({error}); "
+            "freeze and unfreeze as in the first run, then build the optimizer"
+        ) from error
+    if run.scheduler is not None:
+        run.scheduler.load_state_dict(state["scheduler"])
+    run.scaler.load_state_dict(state["scaler"])
+    run.best = {name: tensor.to(run.device) for name, tensor in state["best"].items()}
+    run.history = History(**state["history"])
 
 
-def match_strides(optimizer: Optimizer | None) -> None:
-    """Lay out what the optimizer remembers like its parameters: fused ones pair them in memory."""
-    for parameter, state in optimizer.state.items() if optimizer is not None else ():
-        for name, value in state.items():
-            of_weights = isinstance(value, Tensor) and value.shape == parameter.shape
-            if of_weights and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+def save_state(state: dict, path: str | Path) -> None:
+    """Write a resume state (tensors, numbers, strings, lists, dicts) with `torch.save`."""
+    with atomic_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: str | Path) -> dict:
+    """Read a resume state with `weights_only=True`: nothing in it is executed."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state["history"], state["settings"]
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged or no resume state: {error!r}; delete it to start from epoch 1"
+        ) from error
+    return state

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as V
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader
-from resnet_kit.data.augmentations import ColorJitter, Crop, Flip, ResizedCrop
+from resnet_kit.data.arrays import ColorJitter, Crop, Flip, ResizedCrop
 
 
 def noise(count=10, side=16, channels=3, seed=0):

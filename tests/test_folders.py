@@ -14,9 +14,9 @@ from torchvision.transforms import v2
 import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit.data import folders as module
-from resnet_kit.data.animals import COUNTS
+from resnet_kit.data.datasets import COUNTS
 from resnet_kit.data.folders import PictureLoader
-from resnet_kit.settings import prepare_worker
+from resnet_kit.data.loaders import EpochSampler, prepare_worker
 
 
 def batches(loader):
@@ -100,7 +100,7 @@ def test_batches_are_the_same_for_any_number_of_workers(folder, augment):
 def test_persistent_workers_see_new_epochs(folder):
     plain = rk.image_folders(folder, size=16, workers=0).train
     lasting = DataLoader(plain.dataset, batch_size=4, num_workers=2, persistent_workers=True,
-                         sampler=module.EpochSampler(11, 0))  # fmt: skip
+                         sampler=EpochSampler(11, 0))  # fmt: skip
     for _ in range(3):
         assert torch.equal(batches(plain), batches(lasting))
 
@@ -136,7 +136,7 @@ def test_all_that_workers_need_can_be_sent_to_them(folder, method):
     pickle.dumps(prepare_worker)
     if method == "spawn":  # one real start: it takes seconds
         spawned = DataLoader(loader.dataset, batch_size=4, num_workers=1,
-                             sampler=module.EpochSampler(11, 0),
+                             sampler=EpochSampler(11, 0),
                              worker_init_fn=prepare_worker,
                              multiprocessing_context=method)  # fmt: skip
         loader.sampler.set_epoch(1)
@@ -219,7 +219,7 @@ def test_own_augmentation_ends_in_uint8_of_the_right_size(folder):
 def test_no_augmentation_trains_on_validation_transforms(folder):
     loaders = rk.image_folders(folder, size=16, augment="none", batch_size=11)
     images, _ = next(iter(loaders.train))
-    order = [index for _, index in module.EpochSampler(11, 0)]
+    order = [index for _, index in EpochSampler(11, 0)]
     assert torch.equal(images, batches(loaders.plain("train"))[order])
 
 

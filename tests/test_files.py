@@ -6,7 +6,8 @@ from torch import nn
 
 import resnet_kit as rk
 from conftest import small_net
-from resnet_kit.files import atomic_file, digest_of, load_state
+from resnet_kit.files import atomic_file, digest_of
+from resnet_kit.training.state import load_state
 
 
 def test_weights_come_back_exactly(tmp_path):

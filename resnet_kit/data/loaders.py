@@ -1,0 +1,173 @@
+"""What all data sets have in common: `Loaders`, and orders that follow from seed and epoch."""
+
+import gc
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from numbers import Integral
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ..settings import mixed_seed
+
+
+@dataclass(frozen=True, repr=False)
+class Loaders:
+    """Batches of (pictures `(N, C, size, size)` float32 normalised, labels `(N,)` int64) per split.
+
+    `mean` and `std` are what the pictures were normalised with; `files` holds the path of every
+    picture by split, in the order of `plain`, or is None for pictures that come from no files.
+    """
+
+    train: DataLoader
+    val: DataLoader
+    test: DataLoader | None
+    classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    files: dict[str, tuple[Path, ...]] | None
+    unaugmented: DataLoader = field(repr=False)
+
+    def plain(self, split: str = "train") -> DataLoader:
+        """Return "train", "val" or "test" in order and unaugmented, as validation sees pictures."""
+        return split_of(self, split) if split != "train" else self.unaugmented
+
+    def __repr__(self) -> str:
+        return (
+            f"Loaders({counts_of(self)} pictures of {self.size} px; "
+            f"{len(self.classes)} classes: {', '.join(self.classes)})"
+        )
+
+
+def splits_of(data) -> dict[str, DataLoader]:
+    """Return the loaders of `Loaders` or `Features` by the name of the split, without a None."""
+    loaders = {name: getattr(data, name) for name in ("train", "val", "test")}
+    return {name: loader for name, loader in loaders.items() if loader is not None}
+
+
+def split_of(data, name: str) -> DataLoader:
+    """Return one of them, or say which there are."""
+    splits = splits_of(data)
+    if name not in splits:
+        raise ValueError(f"no split {name!r}; this data set has: {', '.join(splits)}")
+    return splits[name]
+
+
+def counts_of(data) -> str:
+    """Return how many pictures the splits have, in words."""
+    return ", ".join(f"{name} {len(x.dataset)}" for name, x in splits_of(data).items())
+
+
+class EpochSampler(Sampler):
+    """Yields (epoch, index) in an order shuffled by (seed, epoch).
+
+    With `weights` `(N,)` it draws each index that often on average, with repetitions. The epoch
+    travels with the index, so that workers that live on know it too. It counts up by itself from
+    1; `set_epoch` (which `train_and_eval` calls) sets it.
+    """
+
+    def __init__(self, count: int, seed: int | None, weights: Tensor | None = None):
+        self.count, self.seed, self.weights, self.epoch = count, seed, weights, 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is."""
+        self.epoch = epoch
+
+    def next_order(self) -> tuple[int, Tensor]:
+        """Return the epoch and its order; without seed nothing is shuffled, and the epoch is 0."""
+        if self.seed is None:
+            return 0, torch.arange(self.count, device="cpu")
+        epoch = self.epoch
+        self.epoch += 1
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
+        if self.weights is not None:
+            return epoch, self.weights.multinomial(self.count, True, generator=generator)
+        return epoch, torch.randperm(self.count, generator=generator, device="cpu")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, order = self.next_order()
+        for index in order.tolist():
+            yield epoch, index
+
+
+def check_options(batch_size: int, mean, std) -> None:
+    """Refuse what no loader can work with."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
+    if (mean is None) != (std is None):
+        raise ValueError("only one of mean and std is given; expected both or neither")
+
+
+class EpochBatchSampler(EpochSampler):
+    """Yields (epoch, indices) batch by batch, shuffled by (seed, epoch) or, without seed, in order.
+
+    A single last picture joins the batch before it, because BatchNorm cannot train on one.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int | None = None, weights: Tensor | None = None
+    ):
+        super().__init__(count, seed, weights)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.count, self.batch_size)
+        return full + (rest > 1 or full == 0)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        epoch, order = self.next_order()
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        for start, end in zip(starts, [*starts[1:], self.count], strict=True):
+            yield epoch, order[start:end]
+
+
+class TransformedLoader:
+    """Another loader's batches after `transforms`, each from and to (inputs, labels).
+
+    Works around any loader and with torchvision's MixUp and CutMix, whose labels are shares of
+    classes `(N, K)`; CrossEntropyLoss takes those too. Their random numbers are torch's own, which
+    `train_and_eval` seeds in each epoch.
+
+    >>> train = TransformedLoader(loaders.train, v2.CutMix(num_classes=10))
+    """
+
+    def __init__(self, loader, *transforms: Callable):
+        self.loader, self.transforms = loader, transforms
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.loader:
+            for transform in self.transforms:
+                batch = transform(*batch)
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str):  # dataset, sampler, generator, batch_size, …
+        if name == "loader" or name.startswith("__"):  # asked while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+
+def prepare_worker(worker: int) -> None:
+    """Leave a Ctrl-C to the main process, and leave alone what a fork took over from it.
+
+    Without the freeze the worker's garbage collector finds loaders that the main process has just
+    dropped, and prints "can only test a child process" for each of their workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
+
+
+def workers_fork() -> bool:
+    """True where a new process is a copy of this one, which takes milliseconds."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    return (method or multiprocessing.get_all_start_methods()[0]) == "fork"

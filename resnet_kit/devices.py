@@ -1,0 +1,173 @@
+"""Where and how to compute: device, precision, memory format."""
+
+import os
+import platform
+import warnings
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def default_device() -> torch.device:
+    """Return the device that models go to: CUDA, else Apple's MPS, else the CPU.
+
+    RESNET_KIT_DEVICE (for example `cpu` or `cuda:1`) overrides the choice.
+    """
+    if name := os.environ.get("RESNET_KIT_DEVICE"):
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def place(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> torch.device:
+    """Move a model from the CPU to the default device; return the device where it is now.
+
+    A model that someone put on an accelerator stays there. What the optimizer remembers follows.
+    """
+    tensor = next(chain(model.parameters(), model.buffers()), torch.empty(0))
+    if tensor.device.type != "cpu":
+        return tensor.device
+    device = default_device()
+    model.to(device)
+    if optimizer is not None and optimizer.state and device.type != "cpu":
+        optimizer.load_state_dict(optimizer.state_dict())  # Adagrad's, say, is as old as itself
+    return device
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the tensor on the device, without waiting for what a CUDA GPU is busy with.
+
+    Apple's GPUs would read a tensor that may be freed already, so there it waits.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def best_precision(device: torch.device) -> str:
+    """Return "bf16", "fp16" or "fp32": the fastest arithmetic that the hardware has natively.
+
+    Emulated bf16 does not count: it is slower than fp32.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    if device.type == "cpu":
+        features = _cpu_features()
+        return "bf16" if features["avx512_bf16"] or features["amx_bf16"] else "fp32"
+    return "fp32"
+
+
+def _cpu_features() -> dict[str, bool]:
+    if hasattr(torch.cpu, "get_capabilities"):
+        return {"avx512_bf16": False, "amx_bf16": False, **torch.cpu.get_capabilities()}
+    return {  # older versions of torch
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx_bf16": torch.cpu._is_amx_tile_supported(),
+    }
+
+
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """Return `precision`, or for "auto" what `best_precision` says of the device."""
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise ValueError(f"precision is {precision!r}; expected one of: auto, fp32, bf16, fp16")
+    return best_precision(device) if precision == "auto" else precision
+
+
+@contextmanager
+def arithmetic(device: torch.device, precision: str):
+    """Run what is inside in this precision: autocast for bf16 and fp16, true float32 for fp32."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    autocast = torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+    exact = device.type == "cuda" and precision == "fp32"
+    with autocast, without_tf32() if exact else nullcontext():
+        yield
+
+
+@contextmanager
+def without_tf32():
+    """Switch off cuDNN's 19-bit convolutions, its default, inside.
+
+    torch refuses the switch to someone who used its newer ones: that is a choice, and is kept.
+    """
+    cudnn = torch.backends.cudnn
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the newer ones, which torch.compile does not read
+        try:
+            before, cudnn.allow_tf32 = cudnn.allow_tf32, False
+        except RuntimeError:
+            before = False
+    try:
+        yield
+    finally:
+        if before:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                cudnn.allow_tf32 = True
+
+
+def fast_format(device: torch.device, precision: str) -> torch.memory_format | None:
+    """Return channels_last where it pays, and None for plain float32 in the model's own format."""
+    plain = precision == "fp32" or device.type == "mps"  # whose BatchNorm fails in channels_last
+    return None if plain else torch.channels_last
+
+
+@contextmanager
+def memory_format(
+    model: nn.Module, wanted: torch.memory_format | None, optimizer: Optimizer | None = None
+):
+    """Hold convolution weights in this format inside, and give them their strides back after."""
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 4]
+    strides = [tensor.stride() for tensor in tensors]
+    if wanted is not None:
+        for tensor in tensors:
+            tensor.data = tensor.data.contiguous(memory_format=wanted)
+    match_strides(optimizer)
+    try:
+        yield
+    finally:
+        for tensor, stride in zip(tensors, strides, strict=True):
+            if tensor.stride() != stride:
+                restored = torch.empty_strided(
+                    tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
+                )
+                tensor.data = restored.copy_(tensor.data)
+        match_strides(optimizer)
+
+
+def match_strides(optimizer: Optimizer | None) -> None:
+    """Lay out what the optimizer remembers like its parameters: fused ones pair them in memory."""
+    for parameter, state in optimizer.state.items() if optimizer is not None else ():
+        for name, value in state.items():
+            of_weights = isinstance(value, Tensor) and value.shape == parameter.shape
+            if of_weights and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def hardware() -> str:
+    """Return the device in words: its name, cores or memory, and its native precision."""
+    device = default_device()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        gpu = f"{device.type.upper()} of " * (device.type != "cpu")
+        name = f"{gpu}{_cpu_name()}, {cpu_count()} cores"
+    return f"{name}, {best_precision(device)}"
+
+
+def _cpu_name() -> str:
+    if os.path.exists("/proc/cpuinfo"):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_count() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
