@@ -27,8 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import resnet_kit as rk
+from resnet_kit.data import Loaders
 from resnet_kit.data.arrays import ColorJitter, Crop, Flip
 from resnet_kit.models.resnets import cifar_resnet
+from resnet_kit.training import History
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SIZES = {0.0: 16, 0.4: 24, 0.8: 32}  # pixels, from this share of the epochs on, with --grow
@@ -69,9 +71,9 @@ def tutorial_net(depth: int, seed: int) -> nn.Module:
 
 
 def train_ours(
-    model: nn.Module, data: rk.Loaders, epochs: int, seed: int, *, checkpoint: Path | None = None,
+    model: nn.Module, data: Loaders, epochs: int, seed: int, *, checkpoint: Path | None = None,
     lr: float = LR, averaged: bool = True,
-) -> rk.History:  # fmt: skip
+) -> History:  # fmt: skip
     """Train with SGD, a rate that rises and falls once, and averaged weights."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1]},
@@ -95,7 +97,7 @@ def train_ours(
     return history
 
 
-def ablation(data: rk.Loaders, pictures: int, depth: int, epochs: int, seed: int, *,
+def ablation(data: Loaders, pictures: int, depth: int, epochs: int, seed: int, *,
              batch_size: int = BATCH_SIZE, augment="standard", **changed):  # fmt: skip
     """Return net and history of our recipe with something changed, on the first pictures."""
     train, val = (loader.dataset for loader in (data.train, data.val))
@@ -123,7 +125,7 @@ class OneByOne(Dataset):
         return self.transform(self.pictures[index]), self.labels[index]
 
 
-def tutorial_loaders(data: rk.Loaders) -> list[DataLoader]:
+def tutorial_loaders(data: Loaders) -> list[DataLoader]:
     """Return the loaders of train, val and test."""
     crop = [transforms.Resize(40), transforms.RandomHorizontalFlip(), transforms.RandomCrop(32)]
     moving = transforms.Compose([*crop, transforms.ToTensor()])
@@ -178,7 +180,7 @@ def seconds_per_epoch(size: int) -> float:
     return time.perf_counter() - start
 
 
-def measure_speed(data: rk.Loaders, rounds: int) -> list[dict]:
+def measure_speed(data: Loaders, rounds: int) -> list[dict]:
     """Return the pictures per second of both loops, which take turns, one epoch each.
 
     With growing pictures it is the mean over a training: each size by its share of the epochs.
@@ -212,7 +214,7 @@ def measure_speed(data: rk.Loaders, rounds: int) -> list[dict]:
     ]  # fmt: skip
 
 
-def measure_ablations(data: rk.Loaders, given: argparse.Namespace) -> tuple[list[dict], dict]:
+def measure_ablations(data: Loaders, given: argparse.Namespace) -> tuple[list[dict], dict]:
     """Return a row and a curve for each change."""
     rows, curves = [], {}
     for name, changed in ABLATIONS.items():

@@ -18,8 +18,11 @@ import torch
 from torch import nn
 
 import resnet_kit as rk
+from resnet_kit.data import Loaders
 from resnet_kit.data.arrays import Crop, Flip
+from resnet_kit.evaluation import wilson_interval
 from resnet_kit.models.resnets import cifar_resnet
+from resnet_kit.training import History
 
 VAL = 5000  # pictures
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "degradation.json"
@@ -30,7 +33,7 @@ NETS = {
 }
 
 
-def cifar10(path: Path, pictures: int) -> rk.Loaders:
+def cifar10(path: Path, pictures: int) -> Loaders:
     """Return the first pictures to learn from and the last `VAL` to validate on."""
     with np.load(path) as arrays:
         images, labels = arrays["train_images"], arrays["train_labels"]
@@ -43,7 +46,7 @@ def cifar10(path: Path, pictures: int) -> rk.Loaders:
     )
 
 
-def train(loaders: rk.Loaders, net: dict, lr: float, epochs: int, seed: int) -> rk.History:
+def train(loaders: Loaders, net: dict, lr: float, epochs: int, seed: int) -> History:
     """Train a net by the paper's recipe, shortened to so many epochs."""
     rk.seed_everything(seed)
     model = cifar_resnet(**net)
@@ -58,13 +61,13 @@ def train(loaders: rk.Loaders, net: dict, lr: float, epochs: int, seed: int) -> 
     return history
 
 
-def rows_of(name: str, history: rk.History, recipe: str, pictures: int, seed: int) -> list[dict]:
+def rows_of(name: str, history: History, recipe: str, pictures: int, seed: int) -> list[dict]:
     """Return the errors of the last epoch, on the training pictures as augmented and on val."""
     last = history.rows[-1]
     sets = (("train", last["train_accuracy"], pictures), ("val", last["val_accuracy"], VAL))
     rows = []
     for split, accuracy, n in sets:
-        low, high = rk.wilson_interval(round((1 - accuracy) * n), n)
+        low, high = wilson_interval(round((1 - accuracy) * n), n)
         row = {"data": "cifar10", "split": split, "model": name, "recipe": recipe, "n": n}
         row |= {"metric": "error of the last epoch", "value": 1 - accuracy, "low": low}
         rows.append(row | {"high": high, "seed": seed, "seconds": history.seconds})

@@ -24,12 +24,13 @@ from fine_tuning_speed import RESULTS, row, tutorial_loaders, tutorial_phase
 from torch import nn
 
 import resnet_kit as rk
-from resnet_kit.devices import arithmetic
+from resnet_kit.devices import arithmetic, best_precision
+from resnet_kit.models import Weights
 
 HEAD_LR = 0.01
 
 
-def starting_weights() -> rk.Weights:
+def starting_weights() -> Weights:
     return rk.weights("resnet18", "tiny")
 
 
@@ -97,7 +98,7 @@ def bare_forward(folder: Path, size: int, epochs: int) -> tuple[list[float], Non
     total, start = torch.zeros((), device=device), time.perf_counter()
     for loader in (loaders.plain("train"), loaders.val):
         for images, _ in loader:
-            with arithmetic(device, rk.best_precision(device)):
+            with arithmetic(device, best_precision(device)):
                 total += model(images.to(device)).sum()
     total.item()  # a GPU may still be busy
     return [time.perf_counter() - start], None

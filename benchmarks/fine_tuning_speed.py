@@ -23,12 +23,13 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import get_model
 
 import resnet_kit as rk
+from resnet_kit.models import Weights
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def tutorial_loaders(
-    folder: Path, source: rk.Weights, size: int, scored: str = "eval"
+    folder: Path, source: Weights, size: int, scored: str = "eval"
 ) -> list[DataLoader]:
     """Return the loader that trains and the one that scores the pictures of a folder."""
     end = [transforms.ToTensor(), transforms.Normalize(source.mean, source.std)]
@@ -60,7 +61,7 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=1e-4)
 
 
-def timed_tutorial(folder: Path, source: rk.Weights, size: int) -> float:
+def timed_tutorial(folder: Path, source: Weights, size: int) -> float:
     model = get_model(source.arch, num_classes=4).to(rk.default_device())
     optimizer, (train, val) = adam(model), tutorial_loaders(folder, source, size)
     start = time.perf_counter()
@@ -69,7 +70,7 @@ def timed_tutorial(folder: Path, source: rk.Weights, size: int) -> float:
     return time.perf_counter() - start
 
 
-def timed_ours(folder: Path, source: rk.Weights, size: int) -> float:
+def timed_ours(folder: Path, source: Weights, size: int) -> float:
     model = get_model(source.arch, num_classes=4)
     optimizer = adam(model)
     loaders = rk.image_folders(folder, like=source, size=size)

@@ -22,7 +22,9 @@ from torchvision.models import resnet18
 from torchvision.transforms import v2
 
 import resnet_kit as rk
+from resnet_kit.data import Loaders, TransformedLoader
 from resnet_kit.data.arrays import ColorJitter, Crop, Flip, ResizedCrop
+from resnet_kit.evaluation import Evaluation, wilson_interval
 from resnet_kit.files import atomic_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,7 +80,7 @@ def some_classes(data: dict[str, np.ndarray], count: int) -> dict[str, np.ndarra
     return small
 
 
-def loaders_for(data: dict[str, np.ndarray], recipe: Recipe, seed: int) -> rk.Loaders:
+def loaders_for(data: dict[str, np.ndarray], recipe: Recipe, seed: int) -> Loaders:
     """Return both splits in memory."""
     return rk.array_loaders(
         train=(data["train_images"], data["train_labels"]),
@@ -121,7 +123,7 @@ def train(loaders, recipe: Recipe, *, seed: int, until=None, checkpoint=None, on
     batches = loaders.train
     if recipe.cutmix:
         mix = v2.RandomApply([v2.CutMix(num_classes=len(loaders.classes))], p=0.5)
-        batches = rk.TransformedLoader(loaders.train, mix)
+        batches = TransformedLoader(loaders.train, mix)
     history = rk.train_and_eval(
         model,
         until or recipe.epochs,
@@ -219,11 +221,11 @@ def half_precision(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def accuracy_at(result: rk.Evaluation, top: int, **about) -> dict:
+def accuracy_at(result: Evaluation, top: int, **about) -> dict:
     """Return a row of results: the share of pictures whose class is among the `top` likeliest."""
     likeliest = np.argsort(-result.probabilities, axis=1)[:, :top]
     correct = int((likeliest == result.labels[:, None]).any(1).sum())
-    low, high = rk.wilson_interval(correct, len(result.labels))
+    low, high = wilson_interval(correct, len(result.labels))
     row = rk.accuracy_row(result, **about)
     metric = "accuracy" if top == 1 else f"top-{top} accuracy"
     return {**row, "metric": metric, "value": correct / row["n"], "low": low, "high": high}

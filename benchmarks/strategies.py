@@ -14,13 +14,14 @@ from pathlib import Path
 from statistics import mean
 
 import resnet_kit as rk
+from resnet_kit.strategies import Comparison
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 FRACTIONS = (0.05, 0.2, 1.0)
 SEEDS = (0, 1, 2)
 
 
-def rows_of(comparison: rk.Comparison, data: str, recipe: str) -> list[dict]:
+def rows_of(comparison: Comparison, data: str, recipe: str) -> list[dict]:
     """Return a row per run and split, and one of the means over the seeds."""
     rows = []
     for (fraction, strategy), runs in comparison.groups().items():

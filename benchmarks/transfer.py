@@ -21,6 +21,8 @@ from torch import nn
 from torchvision.transforms import v2
 
 import resnet_kit as rk
+from resnet_kit.data import Loaders
+from resnet_kit.models import Weights
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCH, BATCH_SIZE = "resnet18", 32
@@ -56,7 +58,7 @@ WAYS = {
 }
 
 
-def loaders_of(folder: Path, way: Way, source: rk.Weights | None, seed: int) -> rk.Loaders:
+def loaders_of(folder: Path, way: Way, source: Weights | None, seed: int) -> Loaders:
     share = None if (folder / "test").is_dir() else 0.15  # the drawn pictures have three splits
     crop = v2.RandomResizedCrop(way.size, scale=(way.crop, 1.0), antialias=True)
     augment = v2.Compose([crop, v2.RandomHorizontalFlip()])
@@ -66,7 +68,7 @@ def loaders_of(folder: Path, way: Way, source: rk.Weights | None, seed: int) -> 
     )  # fmt: skip
 
 
-def train(way: Way, loaders: rk.Loaders, source: rk.Weights | None, seed: int):
+def train(way: Way, loaders: Loaders, source: Weights | None, seed: int):
     """Return the model with its best weights, and the history."""
     rk.seed_everything(seed)
     model = rk.pretrained(source, num_classes=len(loaders.classes))

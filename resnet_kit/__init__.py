@@ -4,39 +4,32 @@
 >>> source = rk.weights("resnet18")
 >>> loaders = rk.image_folders(rk.cat_dog_ants_bees(), like=source)
 >>> model = rk.pretrained(source, num_classes=len(loaders.classes))
+
+What the calls return is described in the rooms: `resnet_kit.data`, `resnet_kit.evaluation`,
+`resnet_kit.training`, `resnet_kit.models`; the package's README says what lives where.
 """
 
 import importlib
 
-from .classifier import Classifier, load_classifier, save_classifier
+from .classifier import load_classifier, save_classifier
 from .data.arrays import array_loaders
-from .data.folders import class_weights, image_folders
-from .data.images import Stats, UnreadableImageError, mean_std, picture_files, read_image
-from .data.inspection import FolderReport, inspect_folder
-from .data.loaders import Loaders, TransformedLoader
-from .devices import best_precision, default_device
+from .data.folders import image_folders
+from .data.images import mean_std, read_image
+from .data.inspection import inspect_folder
+from .devices import default_device
 from .doctor import doctor
-from .evaluation.evaluation import Evaluation, evaluate, mcnemar, wilson_interval
+from .evaluation.evaluation import evaluate, mcnemar
 from .evaluation.grad_cam import grad_cam
-from .features import Features, extract_features, knn_probe, logistic_probe, svm_probe
-from .files import load_weights, read_weights, save_weights
-from .models.transfer import (
-    freeze,
-    head_of,
-    param_groups,
-    pretrained,
-    replace_head,
-    train_mode,
-    trainable_table,
-    unfreeze,
-)
-from .models.weights import Weights, weights
+from .features import extract_features, knn_probe, logistic_probe, svm_probe
+from .files import load_weights, save_weights
+from .models.resnets import cifar_resnet
+from .models.transfer import freeze, head_of, param_groups, pretrained, train_mode, unfreeze
+from .models.weights import weights
 from .results import accuracy_row, read_results, write_results
 from .settings import choose, data_root, quick_mode, seed_everything
-from .strategies import Comparison, compare_strategies
+from .strategies import compare_strategies
 from .training.loop import train_and_eval
-from .training.lr_finder import LrSearch, find_lr
-from .training.state import History, log_scalars
+from .training.lr_finder import find_lr
 
 __version__ = "0.1.0"
 
@@ -52,69 +45,15 @@ _LATER = {
 }
 
 __all__ = [
-    "Classifier",
-    "Comparison",
-    "Evaluation",
-    "Features",
-    "FolderReport",
-    "History",
-    "Loaders",
-    "LrSearch",
-    "Stats",
-    "TransformedLoader",
-    "UnreadableImageError",
-    "Weights",
-    "accuracy_row",
-    "array_loaders",
-    "best_precision",
-    "cat_dog_ants_bees",
-    "choose",
-    "class_weights",
-    "compare_strategies",
-    "data_root",
-    "default_device",
-    "doctor",
-    "evaluate",
-    "extract_features",
-    "find_lr",
-    "freeze",
-    "grad_cam",
-    "head_of",
-    "image_folders",
-    "inspect_folder",
-    "knn_probe",
-    "line_plot",
-    "load_classifier",
-    "load_weights",
-    "log_scalars",
-    "logistic_probe",
-    "mcnemar",
-    "mean_std",
-    "named_dataset",
-    "param_groups",
-    "picture_files",
-    "picture_grid",
-    "pretrained",
-    "quick_mode",
-    "read_image",
-    "read_results",
-    "read_weights",
-    "replace_head",
-    "save_classifier",
-    "save_weights",
-    "score_plot",
-    "seed_everything",
-    "svm_probe",
-    "train_and_eval",
-    "train_mode",
-    "trainable_table",
-    "training_curves",
-    "unfreeze",
-    "use_style",
-    "weights",
-    "wilson_interval",
+    "accuracy_row", "array_loaders", "cat_dog_ants_bees", "choose", "cifar_resnet",
+    "compare_strategies", "data_root", "default_device", "doctor", "evaluate", "extract_features",
+    "find_lr", "freeze", "grad_cam", "head_of", "image_folders", "inspect_folder", "knn_probe",
+    "line_plot", "load_classifier", "load_weights", "logistic_probe", "mcnemar", "mean_std",
+    "named_dataset", "param_groups", "picture_grid", "pretrained", "quick_mode", "read_image",
+    "read_results", "save_classifier", "save_weights", "score_plot", "seed_everything", "svm_probe",
+    "train_and_eval", "train_mode", "training_curves", "unfreeze", "use_style", "weights",
     "write_results",
-]
+]  # fmt: skip
 
 
 def __getattr__(name: str):
@@ -124,4 +63,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LATER])
+    return sorted(__all__)

@@ -240,12 +240,10 @@ def save_classifier(
     *,
     arch: str | None = None,
     calibrate: bool = False,
-    metrics: dict | None = None,
 ) -> Path:
     """Write model, classes and how to prepare pictures as one safetensors file; return its path.
 
-    Also kept: accuracy on val, a fingerprint of the training pictures, versions, `metrics` (JSON),
-    and a digest of all of it.
+    Also kept: accuracy on val, versions, and a digest of all of it.
 
     Args:
         arch: torchvision's name of the model; nets made by `pretrained` and `cifar_resnet` know
@@ -277,15 +275,12 @@ def save_classifier(
         "std": list(loaders.std),
         "temperature": val.temperature() if calibrate else 1.0,
         "val_accuracy": val.accuracy,
-        "metrics": metrics or {},
-        "data": _fingerprint(loaders),
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
     }
     if calibrate:
         means, limit, false_alarms = _familiar(model, loaders)
         tensors["familiar.means"] = means
         about |= {"limit": limit, "false_alarms": false_alarms}
-    about = json.loads(json.dumps(about))  # as it will be read: whole numbers as names are text
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return save_weights(tensors, path, metadata=about | {"digest": _digest(tensors, about)})
 
@@ -351,19 +346,6 @@ def _digest(tensors: dict[str, Tensor], about: dict) -> str:
     return hashlib.sha256(
         (json.dumps(about, sort_keys=True) + digest_of(tensors)).encode()
     ).hexdigest()
-
-
-def _fingerprint(loaders: Loaders) -> str:
-    """Return a SHA-256 of the training pictures and their classes, in any order of files."""
-    dataset = loaders.plain("train").dataset
-    if loaders.files:
-        parts = [
-            hashlib.sha256(file.read_bytes()).hexdigest() + file.parent.name
-            for file in loaders.files["train"]
-        ]
-    else:
-        parts = [digest_of({"images": dataset.images, "labels": dataset.labels})]
-    return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()
 
 
 def _familiar(model: nn.Module, loaders: Loaders) -> tuple[Tensor, float, float]:

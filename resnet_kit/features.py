@@ -1,22 +1,18 @@
 """Features: what the head of a model sees, computed once; and probes that learn from them."""
 
-import hashlib
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torch.utils.data import DataLoader, Dataset
 
-from .data.loaders import EpochBatchSampler, Loaders, counts_of, split_of, splits_of
+from .data.loaders import Loaders, batch_loader, counts_of, split_of, splits_of
 from .devices import fast_format, memory_format, place, resolve_precision, send
 from .evaluation.evaluation import Evaluation, predict_batches
-from .files import bytes_of, digest_of, read_weights, save_weights
-from .models.transfer import head_name, head_of, kept_modes
-from .settings import progress_bar, short_path
+from .models.transfer import head_name, kept_modes
+from .settings import check_count, progress_bar
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +52,6 @@ def extract_features(
     loaders: Loaders,
     *,
     views: int = 1,
-    cache: str | Path | None = None,
     batch_size: int = 32,
     precision: str = "auto",
     seed: int = 0,
@@ -70,41 +65,30 @@ def extract_features(
     Args:
         views: 1 takes each training picture as it is (resized and cropped as for validation); more
             take so many augmented views of it instead.
-        cache: a folder. The features are kept there under a key that follows from the weights and
-            the prepared pictures themselves, so a change of either never meets old features; with
-            it the pictures are still read, but the model need not run.
         batch_size, seed: of the loaders of features.
         precision: as in `train_and_eval`; the features are float32 in any case. "fp32" gives, bit
             for bit, what the head gets from the model.
     """
-    if views < 1:
-        raise ValueError(f"views is {views}; expected at least 1")
-    device, head = place(model), head_of(model)
+    check_count("views", views)
+    device = place(model)
     precision = resolve_precision(device, precision)
-    passes = {"train 1": (loaders.plain("train"), None)}  # loaders, and epochs to augment as in
-    if views > 1:
-        first = max(getattr(loaders.train.dataset, "sizes", [1]))  # epoch of the full size
-        passes = {f"train {k + 1}": (loaders.train, first + k) for k in range(views)}
-    passes |= {name: (x, None) for name, x in splits_of(loaders).items() if name != "train"}
-    key = _key(model, head, passes, precision, progress) if cache is not None else ""
-    found = _cached(Path(cache), key) if cache is not None else None
-    if found is None:
-        found = {}
-        fast = model if precision == "fp32" else _folded(model)
-        fast_head = fast.get_submodule(head_name(model))
-        with memory_format(fast, fast_format(device, precision)):
-            for name in passes:
-                batches = _batches(*passes[name], name, progress)
-                found |= _before_the_head(name, fast, fast_head, batches, device, precision)
-        if cache is not None:
-            about = {"key": key, "digest": digest_of(found)}
-            save_weights(found, _place_in(Path(cache), key), metadata=about)
-
     parts = {}
-    for split in splits_of(loaders):
-        names = [name for name in passes if name.split()[0] == split]
-        features = torch.stack([found[f"{name} features"] for name in names]).to(device)
-        parts[split] = features, torch.stack([found[f"{name} labels"] for name in names])
+    with memory_format(model, fast_format(device, precision)):
+        for split, loader in splits_of(loaders).items():
+            epochs = [None]  # as validation sees pictures
+            if split == "train" and views == 1:
+                loader = loaders.plain("train")
+            elif split == "train":
+                first = max(getattr(loader.dataset, "sizes", [1]))  # the first of the full size
+                epochs = range(first, first + views)
+            found = []
+            for epoch in epochs:
+                if epoch is not None and hasattr(loader.sampler, "set_epoch"):
+                    loader.sampler.set_epoch(epoch)
+                batches = progress_bar(loader, description=split, show=progress)
+                found.append(_before_the_head(model, batches, device, precision))
+            features, labels = map(torch.stack, zip(*found, strict=True))
+            parts[split] = features.to(device), labels
     return features_of(parts, loaders.classes, batch_size=batch_size, seed=seed)
 
 
@@ -113,45 +97,21 @@ def features_of(
 ) -> Features:
     """Return loaders for features `(views, N, D)` and labels `(views, N)` of train, val, test."""
 
-    def loader(split: str, shuffled: int | None = None) -> DataLoader:
-        dataset = FeatureRows(*parts[split], classes)
-        sampler = EpochBatchSampler(len(dataset), batch_size, shuffled)
-        generator = torch.Generator()  # torch's own is left alone
-        return DataLoader(dataset, batch_size=None, sampler=sampler, generator=generator)
-
-    test = loader("test") if "test" in parts else None
-    return Features(loader("train", seed), loader("val"), test, classes)
-
-
-def _batches(loader: DataLoader, epoch: int | None, description: str, progress: bool):
-    """Return the batches of a loader in one of its epochs, behind a bar."""
-    if epoch is not None and hasattr(loader.sampler, "set_epoch"):
-        loader.sampler.set_epoch(epoch)
-    return progress_bar(loader, description=description, show=progress)
-
-
-def _folded(model: nn.Module) -> nn.Module:
-    """Return a copy with BatchNorm folded into the convolutions, which saves its share of the time.
-
-    A model that torch.fx cannot trace (one whose steps depend on its input), that traces into its
-    head, or that uses a convolution twice is returned as it is.
-    """
-    with kept_modes(model):
-        try:
-            folded = fuse(model.eval())
-        except Exception:  # whatever its forward raises when it is called without numbers
-            return model
-    calls = [str(node.target) for node in folded.graph.nodes if node.op == "call_module"]
-    convs = [name for name in calls if isinstance(folded.get_submodule(name), nn.Conv2d)]
-    sound = head_name(model) in calls and len(convs) == len(set(convs))
-    return folded if sound else model
+    loaders = {
+        split: batch_loader(
+            FeatureRows(*part, classes), batch_size, seed=seed if split == "train" else None
+        )
+        for split, part in parts.items()
+    }
+    return Features(loaders["train"], loaders["val"], loaders.get("test"), classes)
 
 
 def _before_the_head(
-    name: str, model: nn.Module, head: nn.Module, batches, device: torch.device, precision: str
-) -> dict[str, Tensor]:
+    model: nn.Module, batches, device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
     """Return the inputs of the head, `(N, D)`, and the labels, `(N,)`, on the CPU."""
     rows, labels = [], []
+    head = model.get_submodule(head_name(model))
     hook = head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].float().cpu()))
     try:
         with kept_modes(model):
@@ -159,50 +119,7 @@ def _before_the_head(
                 labels.append(targets.cpu())
     finally:
         hook.remove()
-    return {f"{name} features": torch.cat(rows), f"{name} labels": torch.cat(labels)}
-
-
-def _key(model: nn.Module, head: nn.Linear, passes: dict, precision: str, progress: bool) -> str:
-    """Return a SHA-256 of the model without its head, and of every prepared picture."""
-    digest = hashlib.sha256(precision.encode())
-    for name, module in model.named_modules():
-        if module is not head:
-            plain = {
-                k: v for k, v in vars(module).items() if isinstance(v, bool | int | float | str)
-            }
-            about = name, type(module).__name__, module.extra_repr(), plain | {"training": False}
-            digest.update(str(about).encode())
-    of_head = {id(tensor) for tensor in (*head.parameters(), *head.buffers())}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in of_head:
-            digest.update(name.encode() + bytes_of(tensor))
-    for name in passes:
-        for inputs, labels in _batches(*passes[name], f"{name}, key", progress):
-            digest.update(name.encode() + bytes_of(inputs) + bytes_of(labels))
-    return digest.hexdigest()
-
-
-def _place_in(folder: Path, key: str) -> Path:
-    return folder / f"features-{key[:16]}.safetensors"
-
-
-def _cached(folder: Path, key: str) -> dict[str, Tensor] | None:
-    """Return the features of this key, or None, having said why, where they must be computed."""
-    path = _place_in(folder, key)
-    if path.is_file():
-        try:
-            tensors, about = read_weights(path)
-            if about == {"key": key, "digest": digest_of(tensors)}:
-                return tensors
-        except ValueError:
-            pass
-        print(f"{short_path(path)} is damaged; the features are computed anew.")
-    elif others := len(list(folder.glob("features-*.safetensors"))):
-        print(
-            f"None of the {others} file(s) in {short_path(folder)} is of these weights, pictures "
-            "and transforms; the features are computed."
-        )
-    return None
+    return torch.cat(rows), torch.cat(labels)
 
 
 def svm_probe(features: Features, *, split: str = "val"):

@@ -94,17 +94,12 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     return state, {}
 
 
-def bytes_of(tensor: Tensor) -> bytes:
-    """Return a tensor's content."""
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes()  # NumPy has no bfloat16
-
-
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """Return a SHA-256 of names and contents, in any order."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(name.encode() + bytes_of(tensors[name]))
+        content = tensors[name].detach().cpu().contiguous().flatten()
+        digest.update(name.encode() + content.view(torch.uint8).numpy().tobytes())  # any dtype
     return digest.hexdigest()
 
 

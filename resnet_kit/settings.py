@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,12 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def check_count(name: str, value) -> None:
+    """Refuse what is no whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+
+
 def seed_everything(seed: int) -> None:
     """Seed the random numbers of Python, NumPy and torch (all devices)."""
     random.seed(seed)
@@ -108,22 +115,27 @@ def own_random_numbers(seed: int, device: torch.device | None = None):
     Cheap enough to be used once per picture.
     """
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    accelerator = device is not None and device.type != "cpu" and torch.get_device_module(device)
-    which = "_all" if accelerator is torch.cuda else ""  # of several GPUs each has its own
-    state = getattr(accelerator, f"get_rng_state{which}")() if accelerator else None
+    on_cuda = device is not None and device.type == "cuda"
+    on_mps = device is not None and device.type == "mps"
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
-    if accelerator:
-        getattr(accelerator, f"manual_seed{which}")(seed)
+    if on_cuda:  # of several GPUs each has its own
+        accelerators = torch.cuda.get_rng_state_all()
+        torch.cuda.manual_seed_all(seed)
+    if on_mps:
+        accelerator = torch.mps.get_rng_state()
+        torch.mps.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(cpu)
-        if accelerator:
-            getattr(accelerator, f"set_rng_state{which}")(state)
+        if on_cuda:
+            torch.cuda.set_rng_state_all(accelerators)
+        if on_mps:
+            torch.mps.set_rng_state(accelerator)
 
 
 def progress_bar(iterable=None, *, total=None, description="", show=True):

@@ -14,7 +14,7 @@ from .data.folders import image_folders
 from .data.loaders import Loaders, splits_of
 from .evaluation.evaluation import Evaluation, evaluate
 from .features import Features, extract_features, features_of, knn_probe, score_probe, svm_probe
-from .models.transfer import freeze, head_of, param_groups, pretrained, unfreeze
+from .models.transfer import freeze, head_name, param_groups, pretrained, unfreeze
 from .models.weights import Weights
 from .models.weights import weights as weights_of
 from .settings import own_random_numbers
@@ -180,6 +180,7 @@ def _seconds_text(seconds: float) -> str:
 FROM_FEATURES = ("feature extraction", "features + SVM", "features + kNN")
 STRATEGIES = (*FROM_FEATURES, "partial fine-tuning", "full fine-tuning", "from scratch")
 HEAD_LR, BACKBONE_LR, SCRATCH_LR, FEATURES_LR = 1e-3, 3e-4, 1e-3, 1e-2
+RESNETS = ("resnet", "resnext", "wide_resnet")  # whose last stage is layer4
 
 
 def compare_strategies(
@@ -200,7 +201,8 @@ def compare_strategies(
     """Train every strategy on the same pictures for the same number of epochs, and compare.
 
     `root`, `size`, `val_from_train` and `augment` are as in `image_folders`; features are those of
-    the pictures as they are. A fraction is a share of the training pictures of each class, and a
+    the pictures as they are. Partial fine-tuning trains the last stage of a ResNet, `layer4`, and
+    the head. A fraction is a share of the training pictures of each class, and a
     larger one holds the smaller ones. With `val_from_train` each seed holds out other pictures. The
     features of all pictures are computed once, and what that took is shared out by pictures.
     Stopping the cell returns what there is.
@@ -212,6 +214,11 @@ def compare_strategies(
     if not strategies or not seeds or not fractions:
         raise ValueError("no strategies, seeds or fractions; expected at least one of each")
     source = weights or weights_of("resnet18")
+    if "partial fine-tuning" in strategies and not source.arch.startswith(RESNETS):
+        raise ValueError(
+            f"partial fine-tuning trains layer4 of a ResNet, which {source.arch} does not have; "
+            "leave it out of `strategies`"
+        )
     options = {"size": size, "batch_size": batch_size, "val_from_train": val_from_train}
     options |= {"augment": augment, "workers": workers}
     task = _Task(Path(root), source, epochs, options, progress)
@@ -302,8 +309,7 @@ class _Task:
         model = pretrained(source, num_classes=len(loaders.classes))
         if strategy == "partial fine-tuning":
             freeze(model)
-            for name in _last_stage(model):
-                unfreeze(model, name)
+            unfreeze(model, "layer4", head_name(model))
         rates = (SCRATCH_LR, SCRATCH_LR) if scratch else (HEAD_LR, BACKBONE_LR)
         groups = param_groups(model, head_lr=rates[0], backbone_lr=rates[1])
         optimizer = torch.optim.AdamW(groups)
@@ -335,29 +341,3 @@ class _Task:
 
 def _scored(data) -> dict:
     return {split: loader for split, loader in splits_of(data).items() if split != "train"}
-
-
-def _last_stage(model: nn.Module) -> list[str]:
-    """Return the names of the last stage before the head, and of the child that holds the head.
-
-    The stage is the last child with weight matrices; where one child is nearly the whole backbone,
-    as in VGG, MobileNet and ViT, the last such part inside it.
-    """
-    head, names = head_of(model), _weighty(model)
-    last = next(name for name in names if any(m is head for m in getattr(model, name).modules()))
-    before = names[: names.index(last)]
-    backbone = sum(_count(getattr(model, name)) for name in before)
-    stage, inner = before[-1], before
-    while inner and _count(model.get_submodule(stage)) > 0.9 * backbone:
-        inner = _weighty(model.get_submodule(stage))
-        stage = f"{stage}.{inner[-1]}" if inner else stage
-    return [stage, last]
-
-
-def _weighty(module: nn.Module) -> list[str]:
-    children = module.named_children()
-    return [name for name, child in children if any(p.ndim > 1 for p in child.parameters())]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as V
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader
+from resnet_kit.data import TransformedLoader
 from resnet_kit.data.arrays import ColorJitter, Crop, Flip, ResizedCrop
 
 
@@ -222,7 +223,7 @@ def test_a_single_last_picture_joins_the_batch_before_it():
 
 
 def test_transformed_loaders_are_copied_whole():
-    loader = rk.TransformedLoader(tensor_loader(), v2.MixUp(num_classes=3))
+    loader = TransformedLoader(tensor_loader(), v2.MixUp(num_classes=3))
     for copied in (copy.deepcopy(loader), pickle.loads(pickle.dumps(loader))):
         assert next(iter(copied))[1].shape == (8, 3)
 
@@ -236,7 +237,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, mixed):
         loaders = loaders_of(size={1: 8, 2: 16})
         train = loaders.train
         if mixed:
-            train = rk.TransformedLoader(train, v2.CutMix(num_classes=2))
+            train = TransformedLoader(train, v2.CutMix(num_classes=2))
         return rk.train_and_eval(
             model, epochs, nn.CrossEntropyLoss(), optimizer, train, loaders.val, progress=False,
             checkpoint=tmp_path / folder, resume=resume, precision="fp32",
@@ -254,7 +255,7 @@ def test_batch_transforms_compose_and_keep_the_rest_of_the_loader():
     def double(images, labels):
         return images * 2, labels
 
-    mixed = rk.TransformedLoader(rk.TransformedLoader(loader, double), double)
+    mixed = TransformedLoader(TransformedLoader(loader, double), double)
     images = torch.cat([x for x, _ in mixed])
     assert images.abs().sum() == pytest.approx(
         4 * torch.cat([x for x, _ in loader]).abs().sum().item(), rel=1e-5
@@ -266,7 +267,7 @@ def test_batch_transforms_compose_and_keep_the_rest_of_the_loader():
 def test_mixup_and_cutmix_train_with_any_loader():
     mix = v2.RandomChoice([v2.MixUp(num_classes=3), v2.CutMix(num_classes=3)])
     for loader in (tensor_loader(), loaders_of(classes="abc").train):
-        mixed = rk.TransformedLoader(loader, mix)
+        mixed = TransformedLoader(loader, mix)
         shares = next(iter(mixed))[1]
         assert shares.shape[1] == 3 and torch.allclose(shares.sum(1), torch.ones(len(shares)))
         model = small_net(3)
@@ -286,7 +287,6 @@ def test_mixup_and_cutmix_train_with_any_loader():
         ({"train": (np.zeros((0, 4, 4), np.uint8), np.zeros(0, int))}, "train is empty"),
         ({"train": (np.zeros((2, 4, 4), np.uint8), [0])}, "2 pictures and labels of shape"),
         ({"train": (np.zeros((2, 4, 4), np.uint8), [0.0, 1.0])}, "one whole number per picture"),
-        ({"train": (np.zeros((2, 4, 4), np.uint8), ["a", "b"])}, "train: can't convert np.ndarray"),
         ({"train": (np.zeros((2, 4, 4), np.uint8), [0, -1])}, "labels from -1 to 0; expected 0 to"),
         ({"val": (np.zeros((2, 4, 4), np.uint8), [0, 7])}, "val has labels from 0 to 7"),
         ({"val": (np.zeros((2, 8, 8), np.uint8), [0, 1])}, "expected one shape"),
@@ -300,11 +300,10 @@ def test_mixup_and_cutmix_train_with_any_loader():
         ({"size": 8.0}, "size is 8.0"),
         ({"size": 0}, "size is 0"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
-        ({"val": np.zeros((2, 4, 4), np.uint8)}, "val is a ndarray; expected a pair"),
         ({"augment": Flip()}, "augment is Flip.* expected none, standard or a list"),
-        ({"augment": [Flip]}, "an object with `draws`"),
+        ({"augment": [Flip]}, "objects with `draws`"),
         ({"augment": "strong"}, "augment is 'strong'; expected none, standard or a list"),
-        ({"augment": [v2.RandomHorizontalFlip()]}, "an object with `draws`"),
+        ({"augment": [v2.RandomHorizontalFlip()]}, "objects with `draws`"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):

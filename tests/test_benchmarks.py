@@ -7,6 +7,7 @@ import torch
 
 import resnet_kit as rk
 from conftest import write_picture
+from resnet_kit.files import read_weights
 from resnet_kit.models import weights
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -56,7 +57,7 @@ def test_a_long_run_is_resumed_and_ships_a_file_that_loads(
     monkeypatch.setattr(weights, "SHIPPED", tmp_path / "resnet_kit" / "models" / "shipped")
     source = rk.weights("resnet18", "tiny")
     assert source.classes[:2] == ("thing 0", "thing 1") and source.size == 40
-    best = rk.read_weights(tiny / "pretraining" / "best.safetensors")[0]
+    best = read_weights(tiny / "pretraining" / "best.safetensors")[0]
     model = rk.pretrained(source, num_classes=4)
     assert torch.allclose(model.conv1.weight, best["conv1.weight"], atol=1e-3)
     assert torch.equal(model.bn1.running_mean, best["bn1.running_mean"])

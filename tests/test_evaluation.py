@@ -12,12 +12,14 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 import resnet_kit as rk
 from conftest import small_net, tensor_loader
 from resnet_kit import devices, figures
+from resnet_kit.evaluation import Evaluation, wilson_interval
+from resnet_kit.training import History
 
 
 def evaluation(labels, probabilities, **options):
     probabilities = np.array(probabilities, np.float32)
     classes = tuple("abc"[: probabilities.shape[1]])
-    return rk.Evaluation(0.5, np.array(labels), probabilities, classes, **options)
+    return Evaluation(0.5, np.array(labels), probabilities, classes, **options)
 
 
 EXAMPLE = evaluation(
@@ -87,27 +89,14 @@ def test_mcnemar_counts_where_only_one_is_right():
 
 def test_interval_is_wilsons():
     # Agresti and Coull (1998): of 10 none right gives 0 to 0.2775.
-    low, high = rk.wilson_interval(0, 10)
+    low, high = wilson_interval(0, 10)
     assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(0.2775, abs=1e-4)
-    assert rk.wilson_interval(0, 0) == (0, 1)
+    assert wilson_interval(0, 0) == (0, 1)
 
 
 def test_class_without_pictures_is_no_error():
     table = evaluation([0, 0], [[0.9, 0.1], [0.8, 0.2]]).per_class
     assert np.isnan(table.loc["b", "recall"]) and table.loc["b", "high"] == 1
-
-
-def test_views_average_the_probabilities():
-    model, loader = small_net(), tensor_loader(10)
-    plain = rk.evaluate(model, loader)
-    mirrored = [(images.flip(-1), labels) for images, labels in loader]
-    other = rk.evaluate(model, mirrored)
-    both = rk.evaluate(model, loader, views=[lambda images: images.flip(-1)])
-    mean = (plain.probabilities + other.probabilities) / 2
-    assert np.allclose(both.probabilities, mean, atol=1e-6)
-    assert not np.allclose(both.probabilities, plain.probabilities, atol=1e-4)
-    of_actual = mean[np.arange(len(mean)), both.labels]
-    assert both.loss == pytest.approx(-np.log(of_actual).mean(), rel=1e-4)
 
 
 def test_short_last_batch_is_weighted():
@@ -235,7 +224,7 @@ def test_figures_explain_what_they_cannot_draw():
     with pytest.raises(ValueError, match="come from no files"):
         evaluation([0], [[0.0, 1.0]]).plot_mistakes()
     with pytest.raises(ValueError, match="no epoch was finished"):
-        rk.History().plot()
+        History().plot()
     with pytest.raises(ValueError, match="no pictures to draw"):
         rk.picture_grid([])
 
@@ -265,16 +254,16 @@ def test_use_style_sets_matplotlibs_defaults_and_plots_do_not():
 
 def test_what_is_not_a_number_is_not_right():
     nothing = np.full((2, 3), np.nan, np.float32)
-    assert rk.Evaluation(float("nan"), np.zeros(2, int), nothing, ("a", "b", "c")).accuracy == 0
+    assert Evaluation(float("nan"), np.zeros(2, int), nothing, ("a", "b", "c")).accuracy == 0
 
 
 def test_a_probe_and_a_net_are_compared_though_only_one_knows_its_files():
     labels, chances = np.array([0, 1]), np.eye(2, dtype=np.float32)
     files = (Path("a.png"), Path("b.png"))
-    net, probe = (rk.Evaluation(0.0, labels, chances, ("a", "b"), x) for x in (files, None))
+    net, probe = (Evaluation(0.0, labels, chances, ("a", "b"), x) for x in (files, None))
     assert rk.mcnemar(net, probe) == (0, 0, 1.0)
     with pytest.raises(ValueError, match="not of the same pictures"):
-        rk.mcnemar(net, rk.Evaluation(0.0, labels, chances, ("a", "b"), files[::-1]))
+        rk.mcnemar(net, Evaluation(0.0, labels, chances, ("a", "b"), files[::-1]))
 
 
 def test_scoring_leaves_the_callers_random_numbers_alone():

@@ -6,7 +6,7 @@ from torch import nn
 
 import resnet_kit as rk
 from conftest import small_net
-from resnet_kit.files import atomic_file, digest_of
+from resnet_kit.files import atomic_file, digest_of, read_weights
 from resnet_kit.training.state import load_state
 
 
@@ -18,14 +18,14 @@ def test_weights_come_back_exactly(tmp_path):
     rk.load_weights(other, path)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name])
-    state, header = rk.read_weights(path)
+    state, header = read_weights(path)
     assert header == {"epoch": 3}
     assert all(tensor.is_contiguous() for tensor in state.values())
 
 
 def test_what_was_read_does_not_change_with_the_file(tmp_path):
     path = rk.save_weights({"a": torch.ones(5000)}, tmp_path / "a.safetensors")
-    tensors, _ = rk.read_weights(path)
+    tensors, _ = read_weights(path)
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
     assert (tensors["a"] == 1).all()
@@ -49,7 +49,7 @@ class Trap:
 def test_nothing_in_a_file_is_executed(tmp_path):
     torch.save({"a": Trap(tmp_path / "trap")}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"more than tensors.*save model.state_dict\(\) instead"):
-        rk.read_weights(tmp_path / "a.pth")
+        read_weights(tmp_path / "a.pth")
     with pytest.raises(ValueError, match="no resume state"):
         load_state(tmp_path / "a.pth")
     assert not (tmp_path / "trap").exists()
@@ -58,7 +58,7 @@ def test_nothing_in_a_file_is_executed(tmp_path):
 def test_whole_pickled_models_are_refused(tmp_path):
     torch.save(small_net(), tmp_path / "a.pth")
     with pytest.raises(ValueError, match="more than tensors"):
-        rk.read_weights(tmp_path / "a.pth")
+        read_weights(tmp_path / "a.pth")
 
 
 def test_damaged_foreign_and_missing_files_say_so(tmp_path):
@@ -68,11 +68,11 @@ def test_damaged_foreign_and_missing_files_say_so(tmp_path):
     torch.save([1, 2], tmp_path / "d.pth")
     for name in ("b.safetensors", "c.pth"):
         with pytest.raises(ValueError, match=f"{name} (is damaged|holds more)"):
-            rk.read_weights(tmp_path / name)
+            read_weights(tmp_path / name)
     with pytest.raises(ValueError, match="holds no state_dict"):
-        rk.read_weights(tmp_path / "d.pth")
+        read_weights(tmp_path / "d.pth")
     with pytest.raises(FileNotFoundError, match="expected weights"):
-        rk.read_weights(tmp_path / "e.pth")
+        read_weights(tmp_path / "e.pth")
     with pytest.raises(ValueError, match=r"written as \.safetensors, not a.pth"):
         rk.save_weights(small_net(), tmp_path / "a.pth")
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import resnet_kit as rk
+from resnet_kit.evaluation import Evaluation
 from resnet_kit.results import ROW
 
 
@@ -25,7 +26,7 @@ def test_incomplete_rows_are_refused(tmp_path):
 
 
 def test_an_evaluation_becomes_a_row():
-    result = rk.Evaluation(
+    result = Evaluation(
         0.5, np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]], np.float32), ("a", "b")
     )
     about = {"data": "d", "split": "test", "model": "m", "recipe": "r", "seed": 3}

@@ -10,6 +10,7 @@ import torch
 
 import resnet_kit as rk
 from resnet_kit import devices, settings
+from resnet_kit.devices import best_precision
 
 
 def test_choose_gives_the_quick_value_and_says_so(capsys):
@@ -72,17 +73,17 @@ def test_cpu_takes_bf16_only_where_it_is_native(monkeypatch, bf16, amx, expected
     assert set(devices._cpu_features()) >= {"avx512_bf16", "amx_bf16"}
     found = {"avx512_bf16": bf16, "amx_bf16": amx}
     monkeypatch.setattr(devices, "_cpu_features", lambda: found)
-    assert rk.best_precision(torch.device("cpu")) == expected
+    assert best_precision(torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp16"), ((8, 0), "bf16")])
 def test_cuda_precision_follows_its_capability(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert rk.best_precision(torch.device("cuda")) == expected
+    assert best_precision(torch.device("cuda")) == expected
 
 
 def test_other_devices_take_fp32_and_wrong_names_are_refused():
-    assert rk.best_precision(torch.device("mps")) == "fp32"
+    assert best_precision(torch.device("mps")) == "fp32"
     with pytest.raises(ValueError, match="'half'; expected one of: auto, fp32, bf16, fp16"):
         devices.resolve_precision(torch.device("cpu"), "half")
 

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image
 
 import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit import strategies
+from resnet_kit.evaluation import Evaluation
 from resnet_kit.strategies import FROM_FEATURES, STRATEGIES, Comparison, Run
 
 SMALL = {"epochs": 1, "size": 16, "batch_size": 8, "workers": 0, "progress": False}
@@ -76,10 +76,10 @@ def test_features_are_computed_once_and_are_those_of_each_picture(colors, tiny, 
         assert torch.allclose(ours.features, theirs.features, atol=0.05)
 
 
-def evaluation(correct: list[int]) -> rk.Evaluation:
+def evaluation(correct: list[int]) -> Evaluation:
     probabilities = np.array([[0.9, 0.1] if right else [0.2, 0.8] for right in correct])
     labels = np.zeros(len(correct), dtype=np.int64)
-    return rk.Evaluation(0.5, labels, probabilities, ("a", "b"), files=tuple(range(len(correct))))
+    return Evaluation(0.5, labels, probabilities, ("a", "b"), files=tuple(range(len(correct))))
 
 
 def runs_of(**right: list[int]) -> tuple[Run, ...]:
@@ -167,20 +167,10 @@ def test_what_is_trained_is_what_the_name_says(colors, tiny, monkeypatch):
     assert trained[1] == trained[2] == {"conv1", "bn1", "layer1", "layer2", "layer3"} | trained[0]
 
 
-@pytest.mark.parametrize(
-    "arch, stage, head",
-    [
-        ("resnet18", "layer4", "fc"),
-        ("vgg11", "features.18", "classifier"),
-        ("densenet121", "features.denseblock4", "classifier"),
-        ("vit_b_32", "encoder.layers.encoder_layer_11", "heads"),
-        ("swin_t", "features.7", "head"),
-    ],
-)
-def test_the_last_stage_is_not_the_whole_backbone(arch, stage, head):
-    with torch.device("meta"):
-        model = torchvision.models.get_model(arch)
-    assert strategies._last_stage(model) == [stage, head]
+def test_partial_fine_tuning_needs_the_stages_of_a_resnet(colors):
+    source = rk.weights("vgg11", None)
+    with pytest.raises(ValueError, match="trains layer4 of a ResNet, which vgg11 does not have"):
+        rk.compare_strategies(colors, weights=source)
 
 
 def test_wrong_names_are_refused(colors):

@@ -22,6 +22,8 @@ from tqdm import tqdm
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader, write_picture
+from resnet_kit.data import UnreadableImageError
+from resnet_kit.files import read_weights
 from resnet_kit.training import loop
 from resnet_kit.training.state import RunningAverage, load_state
 
@@ -445,7 +447,7 @@ def test_killed_and_resumed_runs_are_bit_identical(folder, tmp_path, processes):
     assert ends([*whole, *[start(f"parts/{name}") for name in names]]) == [0] * 2 * len(names)
     for name in names:
         parts, uninterrupted = (
-            rk.read_weights(tmp_path / kind / name / "final.safetensors")[0]
+            read_weights(tmp_path / kind / name / "final.safetensors")[0]
             for kind in ("parts", "whole")
         )
         assert same(parts, uninterrupted), name
@@ -530,7 +532,7 @@ def test_numbered_and_best_checkpoints(tmp_path):
     names = sorted(path.name for path in (tmp_path / "new" / "run").iterdir())
     numbered = ["epoch_0002.safetensors", "epoch_0004.safetensors"]
     assert names == ["best.safetensors", *numbered, "last.pt"]
-    best, header = rk.read_weights(tmp_path / "new" / "run" / "best.safetensors")
+    best, header = read_weights(tmp_path / "new" / "run" / "best.safetensors")
     assert same(state(model), best)
     assert header == {"epoch": history.best_epoch, "val_accuracy": history.best_accuracy}
     with pytest.raises(ValueError, match="resume state: take best.safetensors"):
@@ -637,7 +639,7 @@ def test_corrupt_picture_in_an_epoch_loses_nothing(folder, capsys):
             (folder / "train" / "a" / "2.png").write_bytes(b"broken")
         spoil.first = state(model)
 
-    with pytest.raises(rk.UnreadableImageError, match="2.png") as caught:
+    with pytest.raises(UnreadableImageError, match="2.png") as caught:
         rk.train_and_eval(model, 5, nn.CrossEntropyLoss(), optimizer, loaders.train, loaders.val,
                           on_epoch_end=spoil)  # fmt: skip
     assert len(caught.value.history.rows) == 2
@@ -701,26 +703,6 @@ def test_callback_sees_each_epoch():
     seen = []
     run(epochs=3, on_epoch_end=lambda history: seen.append(len(history.rows)))
     assert seen == [1, 2, 3]
-
-
-def test_each_epoch_goes_to_a_writer_of_scalars():
-    class Writer:
-        def __init__(self):
-            self.written = {}
-
-        def add_scalar(self, name, value, step):
-            self.written[name, step] = value
-
-    writer, model = Writer(), small_net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    history = rk.train_and_eval(
-        model, 2, nn.CrossEntropyLoss(), optimizer, tensor_loader(8), tensor_loader(4),
-        on_epoch_end=rk.log_scalars(writer),
-    )  # fmt: skip
-    names = {name for name, _ in writer.written}
-    expected = {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "lr", "seconds"}
-    assert names == expected
-    assert writer.written["accuracy/val", 2] == history.rows[1]["val_accuracy"]
 
 
 @pytest.mark.parametrize("order", [("bf16", "fp32"), ("fp32", "bf16")])

@@ -11,7 +11,8 @@ from torch import nn
 
 import resnet_kit as rk
 from resnet_kit.drawn import ANIMALS, draw_arrays
-from resnet_kit.models import weights
+from resnet_kit.files import read_weights
+from resnet_kit.models import replace_head, trainable_table, weights
 from resnet_kit.models.weights import SHIPPED
 
 RESULTS = SHIPPED.parent.parent.parent / "results"
@@ -70,7 +71,7 @@ def shipped_file():
 def test_shipped_weights_say_what_they_are():
     path = shipped_file()
     assert path.stat().st_size <= 23e6
-    tensors, about = rk.read_weights(path)
+    tensors, about = read_weights(path)
     for key in ("data", "source", "recipe", "epochs", "seconds", "hardware", "versions", "date"):
         assert about[key]
     assert len(about["wnids"]) == len(about["words"]) == len(set(about["wnids"])) == 200
@@ -199,7 +200,7 @@ def test_head_is_found_and_replaced(arch, head):
         model = torchvision.models.get_model(arch, weights=None)
     assert rk.head_of(model) is model.get_submodule(head)
     width = rk.head_of(model).in_features
-    new = rk.replace_head(model, 5)
+    new = replace_head(model, 5)
     assert model.get_submodule(head) is new
     assert (new.in_features, new.out_features) == (width, 5)
 
@@ -213,7 +214,7 @@ def test_nets_without_one_linear_head_are_refused():
     with pytest.raises(ValueError, match="no linear head found in SqueezeNet"):
         rk.head_of(squeeze)
     with pytest.raises(ValueError, match="num_classes is 0"):
-        rk.replace_head(torchvision.models.resnet18(), 0)
+        replace_head(torchvision.models.resnet18(), 0)
 
 
 def test_freeze_and_unfreeze_by_name():
@@ -272,7 +273,7 @@ def test_trainable_table_adds_up():
     model = torchvision.models.resnet18(num_classes=4)
     rk.freeze(model)
     rk.unfreeze(model, "fc")
-    table = rk.trainable_table(model)
+    table = trainable_table(model)
     assert table.loc["total"].tolist() == [11_178_564, 2052]
     assert table.loc["layer1", "trainable"] == 0
 
@@ -302,11 +303,11 @@ def test_a_shared_module_answers_to_both_its_names():
 def test_a_new_head_is_of_the_old_ones_make():
     model = nn.Module()
     model.fc = nn.Linear(4, 3, bias=False, dtype=torch.float64)
-    head = rk.replace_head(model, 2)
+    head = replace_head(model, 2)
     assert head.bias is None and head.weight.dtype == torch.float64
 
 
 def test_the_total_counts_a_models_own_parameters():
     model = rk.pretrained(rk.weights("vit_b_32", None), num_classes=2)
-    total = rk.trainable_table(model).loc["total"]
+    total = trainable_table(model).loc["total"]
     assert total["parameters"] == sum(p.numel() for p in model.parameters()) == total["trainable"]

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as V
 
 from ..devices import default_device, send
 from ..models.weights import Weights
 from ..settings import mixed_seed
-from .folders import class_weights
 from .images import check_uint8_pictures, mean_std
-from .loaders import EpochBatchSampler, Loaders, check_options
+from .loaders import Loaders, balancing_weights, batch_loader, check_options
 
 
 @dataclass(frozen=True)
@@ -184,66 +183,54 @@ def array_loaders(
     Raises:
         ValueError: pictures, labels or arguments that do not fit; the message says which.
     """
-    check_options(batch_size, mean, std)
-    given = {"train": train, "val": val} | ({} if test is None else {"test": test})
-    splits = {name: _checked_split(name, split) for name, split in given.items()}
+    given = {"train": train, "val": val, "test": test}
+    splits = {
+        name: _checked_split(name, *split) for name, split in given.items() if split is not None
+    }
     images, labels = splits["train"]
     classes = tuple(map(str, range(int(labels.max()) + 1) if classes is None else classes))
     _check_alike(splits, classes)
+    check_options(batch_size, mean, std, images.shape[1])
     if mean is None:
         stats = like or mean_std(images.permute(0, 2, 3, 1), progress=False)
         mean, std = stats.mean, stats.std
-    mean, std = (np.asarray(x, np.float64).tolist() for x in (mean, std))
-    _check_statistics(mean, std, images.shape[1])
+    mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))
     if size is None:
         size = like.size if like else images.shape[2]
     sizes = _checked_sizes(size)
     steps = _checked_augment(augment, images.shape[2])
-    drawn = class_weights(labels, len(classes))[labels] if balanced else None
     device = default_device()
-    splits = {name: (images.to(device), labels) for name, (images, labels) in splits.items()}
 
-    def loader(
-        name: str, steps: Sequence[Callable] = (), shuffled: int | None = None
-    ) -> DataLoader:
-        dataset = ArrayPictures(*splits[name], classes, mean, std, sizes, steps, seed)
-        weights = drawn if shuffled is not None else None
-        sampler = EpochBatchSampler(len(dataset), batch_size, shuffled, weights)
-        # A generator of its own: torch's is left alone.
-        generator = torch.Generator()
-        return DataLoader(dataset, batch_size=None, sampler=sampler, generator=generator)
+    def dataset(name: str, augment: Sequence[Callable] = ()) -> ArrayPictures:
+        images, labels = splits[name]
+        return ArrayPictures(images.to(device), labels, classes, mean, std, sizes, augment, seed)
 
+    plain = {name: batch_loader(dataset(name), batch_size) for name in splits}
+    weights = balancing_weights(labels) if balanced else None
     return Loaders(
-        train=loader("train", steps, seed),
-        val=loader("val"),
-        test=loader("test") if test is not None else None,
+        train=batch_loader(dataset("train", steps), batch_size, seed=seed, weights=weights),
+        val=plain["val"],
+        test=plain.get("test"),
         classes=classes,
         size=sizes[max(sizes)],
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         files=None,
-        unaugmented=loader("train"),
+        unaugmented=plain["train"],
     )
 
 
-def _checked_split(name: str, split: tuple) -> tuple[Tensor, Tensor]:
+def _checked_split(name: str, images, labels) -> tuple[Tensor, Tensor]:
     """Return copies: the pictures as `(N, C, H, W)` and the labels as int64, on the CPU."""
-    if not isinstance(split, tuple | list) or len(split) != 2:
-        raise ValueError(f"{name} is a {type(split).__name__}; expected a pair (images, labels)")
-    try:
-        images, labels = (
-            part.detach().cpu().clone()
-            if isinstance(part, Tensor)
-            else torch.from_numpy(np.array(part))
-            for part in split
-        )
-    except (TypeError, ValueError) as error:  # names instead of numbers, pictures of many sizes
-        raise ValueError(f"{name}: {error}; expected pictures and whole numbers") from error
+    images, labels = (
+        torch.from_numpy(np.array(part.cpu() if isinstance(part, Tensor) else part))
+        for part in (images, labels)
+    )
     images = check_uint8_pictures(images).permute(0, 3, 1, 2).contiguous()
-    if images.shape[2] != images.shape[3]:
-        height, width = images.shape[2:]
+    height, width = images.shape[2:]
+    if height != width:
         raise ValueError(f"{name} has pictures of {width} x {height} pixels; expected square ones")
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
+    if labels.shape != images.shape[:1] or labels.is_floating_point():
         raise ValueError(
             f"{name} has {len(images)} pictures and labels of shape {tuple(labels.shape)} and "
             f"type {labels.dtype}; expected one whole number per picture"
@@ -269,15 +256,6 @@ def _check_alike(splits: dict[str, tuple[Tensor, Tensor]], classes: Sequence[str
             )
 
 
-def _check_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
-    fits = len(mean) == len(std) and (len(mean) == channels or (channels, len(mean)) == (1, 3))
-    if not fits or not min(std) > 0:
-        raise ValueError(
-            f"mean {tuple(mean)} and std {tuple(std)} for pictures of {channels} channels; "
-            "expected one number each per channel, and deviations above 0"
-        )
-
-
 def _checked_sizes(size: int | Mapping[int, int]) -> dict[int, int]:
     """Return the size from each epoch on."""
     sizes = dict(size) if isinstance(size, Mapping) else {1: size}
@@ -290,19 +268,13 @@ def _checked_sizes(size: int | Mapping[int, int]) -> dict[int, int]:
     return {int(epoch): int(pixels) for epoch, pixels in sizes.items()}
 
 
-def _checked_augment(augment: str | Sequence[Callable], side: int) -> list[Callable]:
+def _checked_augment(augment: str | Sequence[Callable], side: int) -> Sequence[Callable]:
     named = {"none": [], "standard": [Crop(side // 8), Flip()]}
-    if isinstance(augment, str) and augment in named:
-        return named[augment]
-    if not isinstance(augment, list | tuple):
+    steps = named.get(augment) if isinstance(augment, str) else augment
+    if not isinstance(steps, list | tuple) or not all(hasattr(step, "draws") for step in steps):
         raise ValueError(
-            f"augment is {augment!r}; expected {', '.join(named)} or a list of batch "
-            "augmentations such as [Crop(4), Flip()]"
+            f"augment is {augment!r}; expected {', '.join(named)} or a list of batch augmentations "
+            "such as [Crop(4), Flip()]: objects with `draws`, how many random numbers they need "
+            "per picture, that are called with (images, numbers)"
         )
-    for step in augment:
-        if isinstance(step, type) or not isinstance(getattr(step, "draws", None), int):
-            raise ValueError(
-                f"augment has {step!r}; expected an object with `draws`, how many random numbers "
-                "it needs per picture, that is called with (images, numbers)"
-            )
-    return list(augment)
+    return steps

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -13,9 +12,16 @@ from torchvision.transforms import v2
 
 from ..devices import cpu_count, default_device
 from ..models.weights import Weights
-from ..settings import mixed_seed, own_random_numbers, quick_mode
+from ..settings import check_count, mixed_seed, own_random_numbers, quick_mode
 from .images import mean_std, picture_files, read_image
-from .loaders import EpochSampler, Loaders, check_options, prepare_worker, workers_fork
+from .loaders import (
+    EpochSampler,
+    Loaders,
+    balancing_weights,
+    check_options,
+    prepare_worker,
+    workers_fork,
+)
 
 VAL_NAMES = ("val", "eval", "valid", "validation")
 SPLITS = ("train", *VAL_NAMES, "test")
@@ -189,24 +195,6 @@ class PictureLoader(DataLoader):
             raise
 
 
-def class_weights(labels: Sequence[int] | Tensor, num_classes: int) -> Tensor:
-    """Return how much each class should count, `(num_classes,)`: the rarer, the more.
-
-    They make all classes count the same in a loss; their mean over the pictures is 1, unless a
-    class has none.
-
-    >>> weights = class_weights(loaders.train.dataset.labels, len(loaders.classes))
-    >>> criterion = nn.CrossEntropyLoss(weight=weights)
-    """
-    labels = torch.as_tensor(labels).flatten().cpu()
-    if not len(labels) or labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"labels {sorted(set(labels.tolist()))}; expected some of 0 to {num_classes - 1}"
-        )
-    counts = torch.bincount(labels, minlength=num_classes)
-    return counts.sum() / (num_classes * counts.clamp(min=1))
-
-
 class Prepare:
     """Turn a uint8 picture `(3, H, W)` into a normalised float32 one `(3, size, size)`.
 
@@ -224,11 +212,6 @@ class Prepare:
         }
         if isinstance(augment, str) and augment not in named:
             raise ValueError(f"augment is {augment!r}; expected {', '.join(named)} or a transform")
-        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
-            raise ValueError(
-                f"mean {tuple(mean)} and std {tuple(std)}; expected three numbers each, for red, "
-                "green and blue in 0…1, and deviations above 0"
-            )
         self.augment = v2.Compose(named[augment]) if isinstance(augment, str) else augment
         self.normalize = v2.Normalize(list(mean), list(std), inplace=True)
         self.size = size
@@ -271,7 +254,7 @@ def image_folders(
     `train_share` keeps that share of each class's training pictures, at least one; a larger share
     of the same seed holds all of a smaller one's. `balanced` draws training pictures so that every
     class comes up equally often, those of rare classes repeatedly, in an epoch with the same
-    augmentation (see also `class_weights`).
+    augmentation; scikit-learn's `compute_class_weight` gives weights for a loss instead.
 
     Size, mean and std come from `like`, the weights to be trained on; without it they are 224 px
     and the training pictures' own. Each can be given. `augment` (see `Prepare`) is for training.
@@ -282,28 +265,28 @@ def image_folders(
     """
     splits = find_splits(Path(root), val_from_train, seed)
     splits["train"] = share_of(splits["train"], train_share, seed)
-    check_options(batch_size, mean, std)
-    size = (like.size if like else 224) if size is None else size
-    if not isinstance(size, Integral) or size < 1:
-        raise ValueError(f"size is {size!r}; expected a whole number of pixels, at least 1")
+    check_options(batch_size, mean, std, 3)
+    if size is None:
+        size = like.size if like else 224
+    check_count("size", size)
     if mean is None:
         stats = like or mean_std(splits["train"].files)
         mean, std = stats.mean, stats.std
     still, moving = Prepare("none", size, mean, std), Prepare(augment, size, mean, std)
     workers = _default_workers(augment) if workers is None else workers
     train = splits["train"]
-    drawn = class_weights(train.labels, len(train.classes))[train.labels] if balanced else None
+    weights = balancing_weights(train.labels) if balanced else None
 
     def loader(split: str, transform: Prepare, sampler: Sampler | None = None) -> DataLoader:
         found = splits[split]
         dataset = PictureFiles(found.files, found.labels, found.classes, transform, seed)
-        single = len(dataset) > 1 == len(dataset) % batch_size
+        one_is_left = len(dataset) > batch_size and len(dataset) % batch_size == 1
         return PictureLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
             # BatchNorm cannot train on one picture: it is left out, another one in each epoch.
-            drop_last=sampler is not None and single,
+            drop_last=sampler is not None and one_is_left,
             num_workers=workers,
             pin_memory=default_device().type == "cuda",
             # Forked workers start in milliseconds; elsewhere each has to import torch first.
@@ -313,7 +296,7 @@ def image_folders(
         )
 
     return Loaders(
-        train=loader("train", moving, EpochSampler(len(train.files), seed, drawn)),
+        train=loader("train", moving, EpochSampler(len(train.files), seed, weights)),
         val=loader("val", still),
         test=loader("test", still) if "test" in splits else None,
         classes=train.classes,

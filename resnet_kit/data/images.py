@@ -2,7 +2,6 @@
 
 import functools
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -119,12 +118,7 @@ class Stats:
     pixels: int
 
 
-def mean_std(
-    source: str | Path | Dataset | np.ndarray | Tensor,
-    *,
-    on_error: str = "raise",
-    progress: bool = True,
-) -> Stats:
+def mean_std(source: str | Path | Dataset | np.ndarray | Tensor, *, progress: bool = True) -> Stats:
     """Return the exact mean and standard deviation per channel, every pixel counting the same.
 
     `source` is a folder (all pictures below it, read as RGB), a data set or list whose items are
@@ -132,16 +126,12 @@ def mean_std(
     label), or a uint8 array `(N, H, W)` or `(N, H, W, C)`. Sums are float64; memory is constant.
     The deviation is the population's (divided by the number of pixels, not averaged per picture).
 
-    With `on_error="skip"` unreadable files are named in one warning and left out.
-
     Raises:
         UnreadableImageError: names every unreadable file, after all were tried.
 
     >>> mean_std(np.full((2, 4, 4), 51, np.uint8))
     Stats(mean=(0.2,), std=(0.0,), pictures=2, pixels=32)
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error is "raise" or "skip", not {on_error!r}')
     place = source if isinstance(source, str | Path) else "it"
     if isinstance(source, str | Path):
         source = picture_files(Path(source))
@@ -163,16 +153,13 @@ def mean_std(
             total = found if total is None else total + found
     if unreadable:
         message = f"{len(unreadable)} of {len(source)} pictures are unreadable:\n"
-        message += "\n".join(unreadable)
-        if on_error == "raise":
-            raise UnreadableImageError(f'{message}\n(mean_std(…, on_error="skip") leaves them out)')
-        warnings.warn(message, stacklevel=2)
+        raise UnreadableImageError(message + "\n".join(unreadable))
     if total is None:
         raise ValueError(f"no pictures in {place}")
     pixels = int(total[0, 0])
     mean = total[:, 1] / pixels
     std = (total[:, 2] / pixels - mean**2).clamp(min=0).sqrt()
-    return Stats(tuple(mean.tolist()), tuple(std.tolist()), len(source) - len(unreadable), pixels)
+    return Stats(tuple(mean.tolist()), tuple(std.tolist()), len(source), pixels)
 
 
 def check_uint8_pictures(array: Tensor) -> Tensor:

@@ -5,14 +5,13 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from ..settings import mixed_seed
+from ..settings import check_count, mixed_seed
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,12 +97,19 @@ class EpochSampler(Sampler):
             yield epoch, index
 
 
-def check_options(batch_size: int, mean, std) -> None:
-    """Refuse what no loader can work with."""
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1")
+def check_options(batch_size: int, mean, std, channels: int) -> None:
+    """Refuse what no loader can work with; grey pictures may be normalised as RGB."""
+    check_count("batch_size", batch_size)
     if (mean is None) != (std is None):
         raise ValueError("only one of mean and std is given; expected both or neither")
+    if mean is None:
+        return
+    lengths = {len(mean), len(std)}
+    if lengths not in ({channels}, {3}) or not min(std) > 0:
+        raise ValueError(
+            f"mean {tuple(mean)} and std {tuple(std)} for pictures of {channels} channels; "
+            "expected one number each per channel in 0…1, and deviations above 0"
+        )
 
 
 class EpochBatchSampler(EpochSampler):
@@ -127,6 +133,15 @@ class EpochBatchSampler(EpochSampler):
         starts = range(0, len(self) * self.batch_size, self.batch_size)
         for start, end in zip(starts, [*starts[1:], self.count], strict=True):
             yield epoch, order[start:end]
+
+
+def batch_loader(
+    dataset, batch_size: int, *, seed: int | None = None, weights: Tensor | None = None
+) -> DataLoader:
+    """Return a loader for a data set whose items are whole batches; a seed shuffles it."""
+    sampler = EpochBatchSampler(len(dataset), batch_size, seed, weights)
+    # A generator of its own: torch's is left alone.
+    return DataLoader(dataset, batch_size=None, sampler=sampler, generator=torch.Generator())
 
 
 class TransformedLoader:
@@ -155,6 +170,12 @@ class TransformedLoader:
         if name == "loader" or name.startswith("__"):  # asked while it is copied or unpickled
             raise AttributeError(name)
         return getattr(self.loader, name)
+
+
+def balancing_weights(labels) -> Tensor:
+    """Return how often each picture must come up, `(N,)`, for all classes to come up equally."""
+    labels = torch.as_tensor(labels)
+    return 1 / torch.bincount(labels)[labels]
 
 
 def prepare_worker(worker: int) -> None:

@@ -1,7 +1,6 @@
 """Scores on pictures that a model has not learned from: `evaluate` and what follows from it."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -240,29 +239,16 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
 
 
 def evaluate(
-    model: nn.Module,
-    loader,
-    *,
-    criterion=None,
-    views: Sequence[Callable[[Tensor], Tensor]] = (),
-    precision: str = "fp32",
-    progress: bool = True,
+    model: nn.Module, loader, *, precision: str = "fp32", progress: bool = True
 ) -> Evaluation:
     """Score a model on every batch of (inputs, labels) of a loader, in eval mode.
 
-    The loss is `criterion`'s (default: cross-entropy), each batch weighted by its size. Every
-    module keeps the mode (train or eval) that it had. Class names and files are the data set's.
-
-    `views` is test-time augmentation: functions from a batch of pictures `(N, C, H, W)` to a
-    changed one, such as torchvision's `hflip`; the probabilities are averaged over the pictures as
-    they are and every view of them.
+    The loss is the mean cross-entropy over pictures. Every module keeps the mode (train or eval)
+    that it had. Class names and files are the data set's.
     """
-    model = _Views(model, views) if views else model
     device = place(model)
     precision = resolve_precision(device, precision)
-    criterion = criterion or nn.CrossEntropyLoss()
-    if isinstance(criterion, nn.Module):
-        criterion.to(device)
+    criterion = nn.CrossEntropyLoss()
     probabilities, labels, losses = [], [], []
     batches = progress_bar(loader, description="evaluate", show=progress)
     with kept_modes(model):
@@ -280,19 +266,6 @@ def evaluate(
         classes=_class_names(loader, probabilities[0].shape[1]),
         files=_files_in_order(loader, count),
     )
-
-
-class _Views(nn.Module):
-    """The logarithm of a model's mean probabilities over several views of each picture."""
-
-    def __init__(self, model: nn.Module, views: Sequence[Callable[[Tensor], Tensor]]):
-        super().__init__()
-        self.model, self.views = model, views
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        batches = (pictures, *(view(pictures) for view in self.views))
-        logs = [checked_logits(self.model, batch).float().log_softmax(1) for batch in batches]
-        return torch.stack(logs).logsumexp(0) - math.log(len(logs))
 
 
 @torch.no_grad()

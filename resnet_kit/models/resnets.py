@@ -5,13 +5,11 @@ https://arxiv.org/abs/1512.03385; section numbers below are this paper's. The Im
 torchvision's parameter names, so weights load both ways, and computes the same, bit for bit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Norm = Callable[[int], nn.Module]
 
 
 def conv3x3(inputs: int, outputs: int, *, stride=1, dilation=1, groups=1) -> nn.Conv2d:
@@ -19,16 +17,8 @@ def conv3x3(inputs: int, outputs: int, *, stride=1, dilation=1, groups=1) -> nn.
 
     It has no bias: the BatchNorm after it would subtract it again.
     """
-    return nn.Conv2d(
-        inputs,
-        outputs,
-        3,
-        stride=stride,
-        padding=dilation,
-        dilation=dilation,
-        groups=groups,
-        bias=False,
-    )
+    padding = dilation  # a margin as wide as the kernel reaches
+    return nn.Conv2d(inputs, outputs, 3, stride, padding, dilation, groups, bias=False)
 
 
 def conv1x1(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
@@ -36,14 +26,14 @@ def conv1x1(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
 
-def projection(inputs: int, outputs: int, stride: int, norm_layer: Norm) -> nn.Sequential | None:
+def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     """Return the shortcut of a block that changes the shape, or None where the identity fits.
 
     Source: section 3.3, option B: "dashed" shortcuts in figure 3.
     """
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(conv1x1(inputs, outputs, stride=stride), norm_layer(outputs))
+    return nn.Sequential(conv1x1(inputs, outputs, stride=stride), nn.BatchNorm2d(outputs))
 
 
 class BasicBlock(nn.Module):
@@ -54,29 +44,16 @@ class BasicBlock(nn.Module):
 
     expansion = 1  # output channels / channels
 
-    def __init__(
-        self,
-        inputs: int,
-        channels: int,
-        *,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-        width_per_group: int = 64,
-        norm_layer: Norm = nn.BatchNorm2d,
-    ):
+    def __init__(self, inputs: int, channels: int, *, stride: int = 1, dilation: int = 1):
         super().__init__()
-        if dilation > 1 or groups > 1 or width_per_group != 64:
-            raise ValueError(
-                f"BasicBlock with dilation {dilation}, {groups} groups, width {width_per_group}; "
-                "expected 1, 1 and 64: take Bottleneck"
-            )
+        if dilation > 1:
+            raise ValueError(f"BasicBlock with dilation {dilation}; expected 1: take Bottleneck")
         self.conv1 = conv3x3(inputs, channels, stride=stride)
-        self.bn1 = norm_layer(channels)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = conv3x3(channels, channels)
-        self.bn2 = norm_layer(channels)
+        self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = projection(inputs, channels, stride, norm_layer)
+        self.downsample = projection(inputs, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -104,19 +81,18 @@ class Bottleneck(nn.Module):
         dilation: int = 1,
         groups: int = 1,
         width_per_group: int = 64,
-        norm_layer: Norm = nn.BatchNorm2d,
     ):
         super().__init__()
         outputs = channels * self.expansion
         width = channels * width_per_group // 64 * groups
         self.conv1 = conv1x1(inputs, width)
-        self.bn1 = norm_layer(width)
+        self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = conv3x3(width, width, stride=stride, dilation=dilation, groups=groups)
-        self.bn2 = norm_layer(width)
+        self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv1x1(width, outputs)
-        self.bn3 = norm_layer(outputs)
+        self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = projection(inputs, outputs, stride, norm_layer)
+        self.downsample = projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -151,7 +127,6 @@ class ResNet(nn.Module):
         width_per_group: int = 64,
         zero_init_residual: bool = False,
         replace_stride_with_dilation: Sequence[bool] = (False, False, False),
-        norm_layer: Norm = nn.BatchNorm2d,
         in_channels: int = 3,
     ):
         super().__init__()
@@ -161,10 +136,17 @@ class ResNet(nn.Module):
                 f"{tuple(replace_stride_with_dilation)}; expected 4 numbers and 3 switches"
             )
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = norm_layer(64)
+        self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        make = partial(block, groups=groups, width_per_group=width_per_group, norm_layer=norm_layer)
+        make = block
+        if block is Bottleneck:
+            make = partial(block, groups=groups, width_per_group=width_per_group)
+        elif groups > 1 or width_per_group != 64:
+            raise ValueError(
+                f"BasicBlock with {groups} groups, width {width_per_group}; expected 1 and 64: "
+                "take Bottleneck"
+            )
         inputs, dilation = 64, 1
         for stage, count in enumerate(layers):
             channels, stride = 64 * 2**stage, 1 if stage == 0 else 2
@@ -221,30 +203,23 @@ class CifarBlock(nn.Module):
     From `(N, inputs, H, W)` to `(N, channels, H / stride, W / stride)`. Where the shape changes,
     the shortcut is "pad" (every second pixel, and zeros as new channels, half of them in front, as
     most implementations have it: option A, no parameters) or "projection" (1x1 convolution: option
-    B). Source: section 4.2; for `preactivation` https://arxiv.org/abs/1603.05027, figure 4e.
+    B); "none" leaves it out everywhere. Source: section 4.2; for `preactivation`
+    https://arxiv.org/abs/1603.05027, figure 4e.
     """
 
     def __init__(
-        self,
-        inputs: int,
-        channels: int,
-        stride: int,
-        *,
-        shortcut: str,
-        plain: bool,
-        preactivation: bool,
+        self, inputs: int, channels: int, stride: int, *, shortcut: str, preactivation: bool = False
     ):
         super().__init__()
         self.conv1 = conv3x3(inputs, channels, stride=stride)
         self.bn1 = nn.BatchNorm2d(inputs if preactivation else channels)
         self.conv2 = conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.plain, self.preactivation, self.stride = plain, preactivation, stride
+        self.plain, self.preactivation, self.stride = shortcut == "none", preactivation, stride
         self.new_channels = (channels - inputs) // 2  # on either side
-        projected = shortcut == "projection" and not plain
-        self.downsample = (
-            projection(inputs, channels, stride, nn.BatchNorm2d) if projected else None
-        )
+        self.downsample = None
+        if shortcut == "projection":
+            self.downsample = projection(inputs, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.preactivation:
@@ -270,19 +245,12 @@ class CifarResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        n: int,
-        num_classes: int,
-        in_channels: int,
-        *,
-        shortcut: str,
-        plain: bool,
-        preactivation: bool,
+        self, n: int, num_classes: int, in_channels: int, *, shortcut: str, preactivation: bool
     ):
         super().__init__()
         self.conv1 = conv3x3(in_channels, 16)
         self.bn1 = nn.BatchNorm2d(64 if preactivation else 16)
-        make = partial(CifarBlock, shortcut=shortcut, plain=plain, preactivation=preactivation)
+        make = partial(CifarBlock, shortcut=shortcut, preactivation=preactivation)
         inputs = 16
         for stage, channels in enumerate((16, 32, 64)):
             blocks = [make(inputs, channels, 1 if stage == 0 else 2)]
@@ -319,7 +287,13 @@ def cifar_resnet(
         raise ValueError(f"depth is {depth}; expected 6n + 2: 8, 14, 20, 26, 32, 38, 44, …, 110")
     if shortcut not in ("pad", "projection"):
         raise ValueError(f'shortcut is {shortcut!r}; expected "pad" or "projection"')
+    net = CifarResNet(
+        depth // 6,
+        num_classes,
+        in_channels,
+        shortcut="none" if plain else shortcut,
+        preactivation=preactivation,
+    )
     options = {"shortcut": shortcut, "plain": plain, "preactivation": preactivation}
-    net = CifarResNet(depth // 6, num_classes, in_channels, **options)
     net.built = {"name": "cifar_resnet", "depth": depth, "in_channels": in_channels, **options}
     return net

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -27,30 +26,112 @@ from ..evaluation.evaluation import check_labels, checked_logits, predict_batche
 from ..files import put_weights
 from ..models.transfer import train_mode
 from ..settings import (
+    check_count,
     keep_freed_memory,
     mixed_seed,
     own_random_numbers,
     progress_bar,
     seed_everything,
 )
-from .state import History, Interrupts, RunningAverage, TrainingRun, restore, save
+from .state import History, RunSettings, TrainingRun, restore, save
+
+
+class Meter:
+    """Sums of loss and correct predictions; they stay on the device until they are read."""
+
+    def __init__(self, device: torch.device):
+        self.loss = torch.zeros((), device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.seen = 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        targets = labels.argmax(1) if labels.ndim == 2 else labels  # mixed pictures: shares (N, K)
+        self.loss += loss.detach() * len(labels)
+        self.correct += (logits.argmax(1) == targets).sum()
+        self.seen += len(labels)
+
+    def read(self) -> tuple[float, float]:
+        """Return mean loss and accuracy per picture; a GPU has to wait here."""
+        if not self.seen:
+            raise ValueError("the loader is empty; expected at least one batch of (inputs, labels)")
+        return self.loss.item() / self.seen, self.correct.item() / self.seen
+
+
+def train_step(run: TrainingRun, batches: list, meter: Meter) -> None:
+    """Take one optimizer step on a batch, or on several whose gradients are added up."""
+    pictures = sum(len(labels) for _, labels in batches)
+    for inputs, labels in batches:
+        inputs = send(inputs, run.device)
+        if inputs.ndim == 4 and run.memory_format is not None:
+            inputs = inputs.contiguous(memory_format=run.memory_format)
+        with arithmetic(run.device, run.settings.precision):
+            logits = checked_logits(run.forward, inputs)
+            check_labels(labels, logits)
+            labels = send(labels, run.device)
+            loss = run.criterion(logits, labels)
+        run.scaler.scale(loss * (len(labels) / pictures)).backward()
+        meter.add(loss, logits, labels)
+    if run.settings.clip_norm is not None:
+        run.scaler.unscale_(run.optimizer)
+        nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip_norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.averaged is not None:
+        run.averaged.update(run.model)
+    if run.scheduler is not None and run.settings.scheduler_every == "step":
+        run.scheduler.step()
+
+
+def train_epoch(run: TrainingRun, loader, bar) -> tuple[float, float]:
+    """Take the steps of one epoch; return the mean training loss and accuracy."""
+    train_mode(run.model)
+    meter, shown = Meter(run.device), time.perf_counter()
+    for batches in _groups(loader, run.settings.accumulate):
+        train_step(run, batches, meter)
+        run.interrupts.check()
+        bar.update(len(batches))
+        if not bar.disable and time.perf_counter() - shown > 0.25:
+            loss, accuracy = meter.read()
+            best = run.history.best_text()
+            bar.set_postfix_str(f"loss {loss:.3f}, train {accuracy:.1%}, {best}")
+            shown = time.perf_counter()
+    return meter.read()
+
+
+def _groups(loader, size: int) -> Iterator[list]:
+    """Yield the batches of a loader, `size` at a time."""
+    batches = iter(loader)
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def validate(run: TrainingRun, loader) -> tuple[float, float]:
+    """Return the mean val loss and accuracy."""
+    meter = Meter(run.device)
+    batches = predict_batches(run.scored, loader, run.device, run.settings.precision)
+    for logits, labels in batches:
+        meter.add(run.criterion(logits, labels), logits, labels)
+        run.interrupts.check()
+    return meter.read()
 
 
 def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> bool:
     """Train and validate once and add a row to the history; False if the loss is not finite."""
     start = time.perf_counter()
-    seed_epoch(run.settings["seed"], epoch, train_loader, val_loader)
+    seed_epoch(run.settings.seed, epoch, train_loader, val_loader)
     bar.set_description(f"epoch {epoch}")
-    train_loss, train_accuracy = _train(run, train_loader, bar)
+    train_loss, train_accuracy = train_epoch(run, train_loader, bar)
     if not math.isfinite(train_loss):
         return False
     lr = float(run.optimizer.param_groups[0]["lr"])
-    val_loss, val_accuracy = _validate(run, val_loader)
+    val_loss, val_accuracy = validate(run, val_loader)
     if not math.isfinite(val_loss):  # the last step can break weights that gave a finite loss
         return False
-    if run.scheduler is not None and run.settings["scheduler_every"] == "epoch":
-        metric = [val_loss] if isinstance(run.scheduler, ReduceLROnPlateau) else []
-        run.scheduler.step(*metric)
+    if isinstance(run.scheduler, ReduceLROnPlateau):
+        run.scheduler.step(val_loss)
+    elif run.scheduler is not None and run.settings.scheduler_every == "epoch":
+        run.scheduler.step()
     row = {
         "epoch": epoch,
         "train_loss": train_loss,
@@ -76,88 +157,6 @@ def seed_epoch(seed: int, epoch: int, *loaders) -> None:
         for owner in {id(o): o for o in (loader, sampler)}.values():
             if isinstance(getattr(owner, "generator", None), torch.Generator):
                 owner.generator.manual_seed(mixed_seed(seed, epoch))
-
-
-class _Meter:
-    """Sums of loss and correct predictions; they stay on the device until they are read."""
-
-    def __init__(self, device: torch.device):
-        self.loss = torch.zeros((), device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.seen = 0
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        targets = labels.argmax(1) if labels.ndim == 2 else labels  # mixed pictures: shares (N, K)
-        self.loss += loss.detach() * len(labels)
-        self.correct += (logits.argmax(1) == targets).sum()
-        self.seen += len(labels)
-
-    def read(self) -> tuple[float, float]:
-        """Return mean loss and accuracy per picture; a GPU has to wait here."""
-        if not self.seen:
-            raise ValueError("the loader is empty; expected at least one batch of (inputs, labels)")
-        return self.loss.item() / self.seen, self.correct.item() / self.seen
-
-
-def _train(run: TrainingRun, loader, bar) -> tuple[float, float]:
-    train_mode(run.model)
-    meter, shown = _Meter(run.device), time.perf_counter()
-    for batches in _groups(loader, run.settings["accumulate"]):
-        _optimizer_step(run, batches, meter)
-        run.interrupts.check()
-        bar.update(len(batches))
-        if not bar.disable and time.perf_counter() - shown > 0.25:
-            loss, accuracy = meter.read()
-            bar.set_postfix_str(f"loss {loss:.3f}, train {accuracy:.1%}{_best_so_far(run.history)}")
-            shown = time.perf_counter()
-    return meter.read()
-
-
-def _best_so_far(history: History) -> str:
-    if history.best_epoch is None:
-        return ""
-    return f", best val {history.best_accuracy:.1%} in epoch {history.best_epoch}"
-
-
-def _groups(loader, size: int) -> Iterator[list]:
-    batches = iter(loader)
-    while group := list(islice(batches, size)):
-        yield group
-
-
-def _optimizer_step(run: TrainingRun, batches: list, meter: _Meter) -> None:
-    pictures = sum(len(labels) for _, labels in batches)
-    for inputs, labels in batches:
-        inputs = send(inputs, run.device)
-        if inputs.ndim == 4 and run.memory_format is not None:
-            inputs = inputs.contiguous(memory_format=run.memory_format)
-        with arithmetic(run.device, run.settings["precision"]):
-            logits = checked_logits(run.forward, inputs)
-            check_labels(labels, logits)
-            labels = send(labels, run.device)
-            loss = run.criterion(logits, labels)
-        run.scaler.scale(loss * (len(labels) / pictures)).backward()
-        meter.add(loss, logits, labels)
-    if run.settings["clip_norm"] is not None:
-        run.scaler.unscale_(run.optimizer)
-        nn.utils.clip_grad_norm_(run.model.parameters(), run.settings["clip_norm"])
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
-    if run.averaged is not None:
-        run.averaged.update(run.model)
-    if run.scheduler is not None and run.settings["scheduler_every"] == "step":
-        run.scheduler.step()
-
-
-def _validate(run: TrainingRun, loader) -> tuple[float, float]:
-    meter = _Meter(run.device)
-    for logits, labels in predict_batches(
-        run.scored, loader, run.device, run.settings["precision"]
-    ):
-        meter.add(run.criterion(logits, labels), logits, labels)
-        run.interrupts.check()
-    return meter.read()
 
 
 def train_and_eval(
@@ -206,61 +205,57 @@ def train_and_eval(
         clip_norm: largest norm of all gradients together.
         average: decay in 0…1 of a running average of the weights, updated after each step
             (0.999, say); the average is validated and kept instead of the weights themselves.
-        on_epoch_end: called with the history after each epoch.
+        on_epoch_end: called with the history after each epoch, for a log of your own: with
+            TensorBoard's `writer`,
+            `lambda history: writer.add_scalars("run", history.rows[-1], len(history.rows))`.
 
     Raises:
         ValueError: an argument, loader, label or the optimizer does not fit; the message says why.
         Exception: whatever a loader or the model raises; the best weights so far are in the model,
             and the error carries the history so far as `error.history`.
     """
-    _check_arguments(locals())
-    check_optimizer(model, optimizer, scheduler)
+    _check_plan(epochs, patience, checkpoint, checkpoint_every, resume)
+    _check_loaders(train_loader, val_loader)
+    check_optimizer(model, optimizer)
+    _check_scheduler(scheduler, scheduler_every, optimizer)
     device = place(model, optimizer)
+    settings = RunSettings(
+        seed, resolve_precision(device, precision), scheduler_every, accumulate, clip_norm, average
+    )
     if device.type == "cpu":
         keep_freed_memory()
-    settings = {
-        "seed": seed,
-        "precision": resolve_precision(device, precision),
-        "scheduler_every": scheduler_every,
-        "accumulate": accumulate,
-        "clip_norm": clip_norm,
-        "average": average,
-    }
     folder = None if checkpoint is None else Path(checkpoint)
     wanted = fast_format(device, precision)
-    randomness = own_random_numbers(mixed_seed(seed), device)
-    with randomness, memory_format(model, wanted, optimizer), Interrupts() as interrupts:
+    with own_random_numbers(mixed_seed(seed), device), memory_format(model, wanted, optimizer):
         run = TrainingRun(
             model,
-            criterion.to(device) if isinstance(criterion, nn.Module) else criterion,
+            criterion,
             optimizer,
-            scheduler,
-            torch.amp.GradScaler(device.type, enabled=settings["precision"] == "fp16"),
             device,
             settings,
-            wanted,
-            torch.compile(model) if compile else model,
-            None if average is None else RunningAverage(model, average),
-            interrupts,
+            scheduler=scheduler,
+            memory_format=wanted,
+            compile=compile,
         )
         optimizer.zero_grad(set_to_none=True)  # gradients of an earlier cell
-        restore(run, folder, resume)
-        match_strides(optimizer)
-        history, steps = run.history, _length(train_loader)
-        total = epochs * steps if steps else None
-        with progress_bar(total=total, show=progress) as bar, _keeping_the_best(run):
-            bar.update(len(history.rows) * (steps or 0))
-            for epoch in range(len(history.rows) + 1, epochs + 1):
-                if _out_of_patience(history, patience):
-                    history.stopped = "patience"
-                    break
-                if not one_epoch(run, epoch, train_loader, val_loader, bar):
-                    history.stopped = "non-finite"
-                    break
-                if folder is not None:
-                    save(run, folder, checkpoint_every)
-                if on_epoch_end is not None:
-                    on_epoch_end(history)
+        with run.interrupts:
+            restore(run, folder, resume)
+            match_strides(optimizer)
+            history, steps = run.history, _length(train_loader)
+            total = epochs * steps if steps else None
+            with progress_bar(total=total, show=progress) as bar, _keeping_the_best(run):
+                bar.update(len(history.rows) * (steps or 0))
+                for epoch in range(len(history.rows) + 1, epochs + 1):
+                    if _out_of_patience(history, patience):
+                        history.stopped = "patience"
+                        break
+                    if not one_epoch(run, epoch, train_loader, val_loader, bar):
+                        history.stopped = "non-finite"
+                        break
+                    if folder is not None:
+                        save(run, folder, checkpoint_every)
+                    if on_epoch_end is not None:
+                        on_epoch_end(history)
     return history
 
 
@@ -287,11 +282,6 @@ def _keeping_the_best(run: TrainingRun):
         print(f"Stopped by a loss that is not finite {_what_is_kept(history)} Try a smaller lr.")
 
 
-def _out_of_patience(history: History, patience: int | None) -> bool:
-    waited = len(history.rows) - (history.best_epoch or 0)
-    return patience is not None and waited >= patience
-
-
 def _what_is_kept(history: History) -> str:
     if history.best_epoch is None:
         return "before the first validation; the weights are as they were at that moment."
@@ -299,6 +289,11 @@ def _what_is_kept(history: History) -> str:
         f"after {len(history.rows)} epochs; the model holds the best weights so far, "
         f"of epoch {history.best_epoch} with val accuracy {history.best_accuracy:.1%}."
     )
+
+
+def _out_of_patience(history: History, patience: int | None) -> bool:
+    waited = len(history.rows) - (history.best_epoch or 0)
+    return patience is not None and waited >= patience
 
 
 def _length(loader) -> int | None:
@@ -309,32 +304,27 @@ def _length(loader) -> int | None:
         return None
 
 
-def _check_arguments(given: dict) -> None:
-    """Refuse numbers that make no sense, before anything is trained."""
-    for name in ("epochs", "accumulate", "patience", "checkpoint_every"):
-        value = given[name]
-        if value is not None and (not isinstance(value, Integral) or value < 1):
-            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
-    if given["average"] is not None and not 0 < given["average"] < 1:
-        raise ValueError(f"average is {given['average']!r}; expected a decay between 0 and 1")
-    if given["clip_norm"] is not None and not given["clip_norm"] > 0:
-        raise ValueError(f"clip_norm is {given['clip_norm']!r}; expected a number above 0")
-    every = given["scheduler_every"]
-    if every not in ("epoch", "step"):
-        raise ValueError(f'scheduler_every is {every!r}; expected "epoch" or "step"')
-    if every == "step" and isinstance(given["scheduler"], ReduceLROnPlateau):
-        raise ValueError('ReduceLROnPlateau needs the val loss; use scheduler_every="epoch"')
-    for name in ("resume", "checkpoint_every"):
-        if given[name] and given["checkpoint"] is None:
-            raise ValueError(f'{name} needs checkpoint="a/folder"')
-    for name in ("train_loader", "val_loader"):
-        if _length(given[name]) == 0:
+def _check_plan(epochs, patience, checkpoint, checkpoint_every, resume) -> None:
+    check_count("epochs", epochs)
+    if patience is not None:
+        check_count("patience", patience)
+    if checkpoint_every is not None:
+        check_count("checkpoint_every", checkpoint_every)
+    if checkpoint is None and resume:
+        raise ValueError('resume needs checkpoint="a/folder"')
+    if checkpoint is None and checkpoint_every:
+        raise ValueError('checkpoint_every needs checkpoint="a/folder"')
+
+
+def _check_loaders(train_loader, val_loader) -> None:
+    for name, loader in (("train_loader", train_loader), ("val_loader", val_loader)):
+        if _length(loader) == 0:
             raise ValueError(f"{name} is empty; expected at least one batch (see drop_last)")
-    if given["train_loader"] is given["val_loader"]:
+    if train_loader is val_loader:
         warnings.warn("the model is validated on its training data", stacklevel=3)
 
 
-def check_optimizer(model: nn.Module, optimizer: Optimizer, scheduler=None) -> None:
+def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
     """Refuse an optimizer that lacks trainable parameters, and one of nothing to train."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -346,5 +336,10 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer, scheduler=None) -> N
             f"{len(missing)} trainable parameters are not in the optimizer (first: {missing[0]}); "
             "build the optimizer after unfreeze()"
         )
+
+
+def _check_scheduler(scheduler, scheduler_every: str, optimizer: Optimizer) -> None:
     if scheduler is not None and scheduler.optimizer is not optimizer:
         raise ValueError("the scheduler belongs to another optimizer; build it on this one")
+    if scheduler_every == "step" and isinstance(scheduler, ReduceLROnPlateau):
+        raise ValueError('ReduceLROnPlateau needs the val loss; use scheduler_every="epoch"')

@@ -8,11 +8,11 @@ from itertools import islice
 import torch
 from torch import nn
 
-from ..devices import arithmetic, place
-from ..evaluation.evaluation import check_labels, checked_logits
+from ..devices import place
 from ..models.transfer import kept_modes, train_mode
 from ..settings import mixed_seed, own_random_numbers
-from .loop import check_optimizer, seed_epoch
+from .loop import Meter, check_optimizer, seed_epoch, train_step
+from .state import RunSettings, TrainingRun
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,8 +74,7 @@ def find_lr(
     if not first > 0:
         raise ValueError(f"the optimizer's first rate is {first}; expected one above 0")
     device = place(model, optimizer)
-    if isinstance(criterion, nn.Module):
-        criterion.to(device)
+    run = TrainingRun(model, criterion, optimizer, device, RunSettings(seed))
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
     shares = [group["lr"] / first for group in optimizer.param_groups]
     rates, losses, smooth = [], [], 0.0
@@ -83,11 +82,14 @@ def find_lr(
         try:
             seed_epoch(seed, 1, loader)
             train_mode(model)
+            optimizer.zero_grad(set_to_none=True)
             for step, batch in enumerate(islice(_endless(loader), steps)):
                 rate = lowest * (highest / lowest) ** (step / (steps - 1))
                 for group, share in zip(optimizer.param_groups, shares, strict=True):
                     group["lr"] = rate * share
-                loss = _step(model, criterion, optimizer, batch, device)
+                meter = Meter(device)
+                train_step(run, [batch], meter)
+                loss, _ = meter.read()
                 smooth = 0.9 * smooth + 0.1 * loss
                 corrected = smooth / (1 - 0.9 ** (step + 1))
                 if not math.isfinite(loss) or (losses and corrected > 4 * min(losses)):
@@ -111,16 +113,3 @@ def _endless(loader):
             yield batch
         if batch is None:
             raise ValueError("the loader is empty; expected at least one batch, each time anew")
-
-
-def _step(model: nn.Module, criterion, optimizer, batch: tuple, device: torch.device) -> float:
-    """Take one step of training in float32 and return the loss before it."""
-    inputs, labels = batch
-    with arithmetic(device, "fp32"):
-        logits = checked_logits(model, inputs.to(device))
-        check_labels(labels, logits)
-        loss = criterion(logits, labels.to(device))
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.item()

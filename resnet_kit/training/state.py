@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..files import atomic_file, fit_weights, put_weights, save_weights
-from ..settings import short_path
+from ..settings import check_count, short_path
 
 
 @dataclass(repr=False)
@@ -60,30 +60,16 @@ class History:
             raise ValueError("no epoch was finished, so there is no curve to draw")
         return training_curves(self.rows, self.best_epoch)
 
+    def best_text(self) -> str:
+        """Return the best val accuracy so far in words."""
+        if self.best_epoch is None:
+            return "no validation yet"
+        return f"best val accuracy {self.best_accuracy:.1%} in epoch {self.best_epoch}"
+
     def __repr__(self) -> str:
-        best = "no validation yet"
-        if self.best_epoch is not None:
-            best = f"best val accuracy {self.best_accuracy:.1%} in epoch {self.best_epoch}"
-        return f"{len(self.rows)} epochs in {self.seconds:.0f} s, {best} ({self.stopped})"
-
-
-def log_scalars(writer) -> Callable[[History], None]:
-    """Return an `on_epoch_end` that hands each epoch's numbers to `writer.add_scalar`.
-
-    They are named `loss/train`, `loss/val`, `accuracy/train`, `accuracy/val`, `lr` and `seconds`.
-    For TensorBoard (`pip install tensorboard`), or any other writer with that method:
-
-    >>> from torch.utils.tensorboard import SummaryWriter
-    >>> train_and_eval(..., on_epoch_end=log_scalars(SummaryWriter("runs/first")))
-    """
-
-    def write(history: History) -> None:
-        row = history.rows[-1]
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar("/".join(reversed(name.split("_"))), value, row["epoch"])
-
-    return write
+        return (
+            f"{len(self.rows)} epochs in {self.seconds:.0f} s, {self.best_text()} ({self.stopped})"
+        )
 
 
 class Interrupts:
@@ -135,23 +121,55 @@ class RunningAverage:
         self.begun = True
 
 
-@dataclass
-class TrainingRun:
-    """The objects of one training; `settings` are the numbers that a resumed run must share."""
+@dataclass(frozen=True)
+class RunSettings:
+    """The numbers of a training that a resumed one must share; see `train_and_eval`."""
 
-    model: nn.Module
-    criterion: nn.Module
-    optimizer: Optimizer
-    scheduler: LRScheduler | None
-    scaler: torch.amp.GradScaler
-    device: torch.device
-    settings: dict
-    memory_format: torch.memory_format | None
-    forward: Callable[[Tensor], Tensor]
-    averaged: RunningAverage | None
-    interrupts: Interrupts
-    history: History = field(default_factory=History)
-    best: dict[str, Tensor] | None = None
+    seed: int = 0
+    precision: str = "fp32"
+    scheduler_every: str = "epoch"
+    accumulate: int = 1
+    clip_norm: float | None = None
+    average: float | None = None
+
+    def __post_init__(self):
+        check_count("accumulate", self.accumulate)
+        if self.average is not None and not 0 < self.average < 1:
+            raise ValueError(f"average is {self.average!r}; expected a decay between 0 and 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm is {self.clip_norm!r}; expected a number above 0")
+        if self.scheduler_every not in ("epoch", "step"):
+            raise ValueError(
+                f'scheduler_every is {self.scheduler_every!r}; expected "epoch" or "step"'
+            )
+
+
+class TrainingRun:
+    """The objects that one training works with."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Callable,
+        optimizer: Optimizer,
+        device: torch.device,
+        settings: RunSettings,
+        *,
+        scheduler: LRScheduler | None = None,
+        memory_format: torch.memory_format | None = None,
+        compile: bool = False,
+    ):
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
+        self.device, self.settings, self.memory_format = device, settings, memory_format
+        self.forward = torch.compile(model) if compile else model
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.averaged = (
+            None if settings.average is None else RunningAverage(model, settings.average)
+        )
+        self.interrupts = Interrupts()
+        self.history = History()
+        self.best: dict[str, Tensor] | None = None
 
     @property
     def scored(self) -> nn.Module:
@@ -169,7 +187,7 @@ def save(run: TrainingRun, folder: Path, every: int | None) -> None:
         name = f"epoch_{row['epoch']:04d}.safetensors"
         save_weights(run.scored, folder / name, metadata=about)
     state = {
-        "settings": run.settings,
+        "settings": asdict(run.settings),
         "history": asdict(run.history),
         "model": _contiguous(run.model.state_dict()),
         "best": _contiguous(run.best),
@@ -215,10 +233,12 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
         )
     changed = [
         f"{name} was {state['settings'].get(name)!r}, is {value!r}"
-        for name, value in run.settings.items()
+        for name, value in asdict(run.settings).items()
         if state["settings"].get(name) != value
     ]
-    if run.scheduler is not None and state["scheduler"] is not None:
+    if (state["scheduler"] is None) != (run.scheduler is None):
+        changed.append("only one of them has a scheduler")
+    elif run.scheduler is not None:
         was, now = state["scheduler"], run.scheduler.state_dict()
         shape = ("T_max", "total_steps", "total_iters", "step_size", "gamma")
         changed += [
@@ -226,10 +246,10 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
             for name in shape
             if name in was and was[name] != now.get(name)
         ]
-    if changed or (state["scheduler"] is None) != (run.scheduler is None):
+    if changed:
         raise ValueError(
             f"this is not the training in {short_path(folder)}: "
-            f"{'; '.join(changed) or 'only one of them has a scheduler'}; resume with the same "
+            f"{'; '.join(changed)}; resume with the same "
             "arguments, or start a new one in another folder"
         )
     _load_run(run, state, str(path))
