@@ -2,11 +2,14 @@
 
 import copy
 import hashlib
+import importlib.util
 import json
+import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +19,22 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
-from .data.images import check_uint8_pictures, picture_files, read_image, rgb_pixels
-from .data.loaders import Loaders
+from .data.folders import Prepare
+from .data.images import check_uint8_pictures, decode_picture, picture_files, read_image, rgb_pixels
+from .data.loaders import Loaders, check_loaders
 from .devices import arithmetic, cpu_count, place
-from .evaluation.evaluation import evaluate
+from .evaluation.evaluation import Evaluation, evaluate
 from .features import extract_features
 from .files import atomic_file, digest_of, fit_weights, read_weights, save_weights
 from .models.resnets import cifar_resnet
-from .models.transfer import head_of, kept_modes, pretrained
+from .models.transfer import find_head, head_of, kept_modes, pretrained
 from .models.weights import weights
-from .settings import own_random_numbers, progress_bar
+from .settings import check_count, own_random_numbers, progress_bar, user_path
 
 _ONE_AT_A_TIME = threading.Lock()  # hooks and modes are the model's, whichever thread asks
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Classifier:
     """A model with all it needs to name what is in a picture; `about` is the file's metadata."""
 
@@ -45,9 +49,9 @@ class Classifier:
     def predict(self, pictures, *, top_k: int = 1, batch_size: int = 32, progress: bool = False):
         """Return a pandas table with a row per picture: `predicted`, `confidence` in 0…1, and more.
 
-        `pictures` is a file, a folder (all pictures below it), a PIL picture, a uint8 array
-        `(H, W)`, `(H, W, C)` or `(N, H, W, C)`, a uint8 tensor `(C, H, W)` as of `read_image`, or
-        several files, PIL pictures, arrays and tensors.
+        `pictures` is a file (its path, its bytes, or open to be read), a folder (all pictures below
+        it), a PIL picture, a uint8 array `(H, W)`, `(H, W, C)`, `(N, H, W)` or `(N, H, W, C)`, a
+        uint8 tensor `(C, H, W)` as of `read_image`, or several of these.
         `top_k` adds the next classes as `class 2`, `confidence 2`, …. Of a calibrated classifier
         `unlike` says that a picture is unlike the training pictures. What cannot be read gets a
         row with its `problem` and no prediction.
@@ -56,8 +60,7 @@ class Classifier:
 
         if not 1 <= top_k <= len(self.classes):
             raise ValueError(f"top_k is {top_k}; expected 1 to {len(self.classes)}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        check_count("batch_size", batch_size)
         items = _listed(pictures)
         rows = []
         with ThreadPoolExecutor(cpu_count()) as pool:
@@ -97,14 +100,21 @@ class Classifier:
         channels = len(self.about["mean"])
         if len(picture) > channels:
             picture = V.rgb_to_grayscale(picture)
-        picture = picture.expand(channels, -1, -1)
-        square = [self.about["size"]] * 2
-        if self.about["resize"]:  # as image_folders
-            picture = V.resize(picture, [self.about["resize"]], antialias=True)
-            picture = V.center_crop(picture, square).float() / 255
-        else:  # as array_loaders
-            picture = V.resize(picture.float() / 255, square, antialias=True)
-        return V.normalize(picture, self.about["mean"], self.about["std"])
+        return self._prepare(picture.expand(channels, -1, -1))
+
+    @cached_property
+    def _prepare(self) -> Callable[[Tensor], Tensor]:
+        about = self.about
+        size, mean, std = about["size"], about["mean"], about["std"]
+        if about["resize"]:  # as image_folders
+            how = about.get("interpolation", "bilinear")
+            return Prepare("none", size, mean, std, resize=about["resize"], interpolation=how)
+
+        def as_array_loaders(picture: Tensor) -> Tensor:
+            picture = V.resize(picture.float() / 255, [size, size], antialias=True)
+            return V.normalize(picture, mean, std)
+
+        return as_array_loaders
 
     def _rows(self, items: Sequence, prepared: list, start: int, top_k: int) -> list[dict]:
         good = [picture for picture in prepared if isinstance(picture, Tensor)]
@@ -149,10 +159,13 @@ class Classifier:
         C is 3, for RGB, but 1 of nets for grey pictures. Normalisation, temperature and softmax
         are inside. Needs `pip install resnet_kit[export]`.
         """
+        if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
+            raise ImportError("the ONNX export needs: pip install 'resnet_kit[export]'")
         about = self.about
         model = copy.deepcopy(self.model)  # the export is in eval mode, on the CPU
         whole = _Whole(model, about["mean"], about["std"], about["temperature"]).eval().cpu()
         example = torch.rand(2, len(about["mean"]), about["size"], about["size"])
+        path = user_path(path)
         with atomic_file(path) as temporary:
             torch.onnx.export(
                 whole,
@@ -165,7 +178,7 @@ class Classifier:
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("pictures_in_batch")},),
             )
-        return Path(path)
+        return path
 
     def __repr__(self) -> str:
         about = self.about
@@ -196,34 +209,50 @@ def distances(features: Tensor, means: Tensor) -> Tensor:
 
 
 def _listed(pictures) -> list:
-    array = isinstance(pictures, np.ndarray | Tensor) and pictures.ndim in (2, 3)
-    if array or isinstance(pictures, Image.Image):
-        return [pictures]
-    if isinstance(pictures, str | Path):
-        path = Path(pictures)
-        items, place = picture_files(path) if path.is_dir() else [path], path
+    """Return what was given as a list of files, bytes, PIL pictures, arrays and tensors."""
+    place = type(pictures).__name__
+    if isinstance(pictures, bytes | Image.Image) or hasattr(pictures, "read"):
+        items = [pictures]
+    elif isinstance(pictures, str | Path):
+        if "://" in str(pictures):
+            raise ValueError(f"{pictures} is an address; download it first, and give the file")
+        place = user_path(pictures).absolute()
+        if not place.exists():
+            raise FileNotFoundError(f"no file or folder {place}")
+        items = picture_files(place) if place.is_dir() else [user_path(pictures)]
+    elif isinstance(pictures, np.ndarray | Tensor) and _is_one_picture(pictures):
+        items = [pictures]
     else:
         items = list(pictures) if isinstance(pictures, Iterable) else []
-        place = type(pictures).__name__
     if not items:
         raise ValueError(
             f"no pictures in {place}; expected a file, a folder, a PIL picture, a uint8 array or a "
             "list of these"
         )
-    return items
+    return [item.read() if hasattr(item, "read") else item for item in items]
+
+
+def _is_one_picture(array: np.ndarray | Tensor) -> bool:
+    """Tell `(H, W)`, `(H, W, C)` and, of tensors, `(C, H, W)` from several pictures `(N, H, W)`."""
+    channels_last = array.ndim == 3 and array.shape[2] <= 4
+    channels_first = isinstance(array, Tensor) and array.ndim == 3 and array.shape[0] in (1, 3)
+    return array.ndim == 2 or channels_last or channels_first
 
 
 def _as_tensor(item) -> Tensor:
-    """Return a file, PIL picture or uint8 array as uint8 `(3, H, W)`, grey ones as `(1, H, W)`."""
+    """Return a picture of any kind as uint8 `(3, H, W)`, grey ones as `(1, H, W)`."""
     if isinstance(item, str | Path):
         return read_image(item)
+    if isinstance(item, bytes):
+        return decode_picture(item)
     if isinstance(item, Tensor) and item.dtype == torch.uint8 and item.shape[:-2] in ((1,), (3,)):
         return item.cpu()
     if isinstance(item, np.ndarray) and item.shape[2:] == (4,) and item.dtype == np.uint8:
         item = Image.fromarray(item)  # with transparency
     if isinstance(item, Image.Image):
         item = rgb_pixels(item)
-    pixels = check_uint8_pictures(torch.from_numpy(np.array(item))[None])[0].permute(2, 0, 1)
+    array = item.cpu() if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
+    pixels = check_uint8_pictures(array[None])[0].permute(2, 0, 1)
     if len(pixels) == 2:
         raise ValueError(f"an array of shape {np.shape(item)}; expected 1, 3 or 4 channels last")
     return pixels
@@ -239,7 +268,7 @@ def save_classifier(
     loaders: Loaders,
     *,
     arch: str | None = None,
-    calibrate: bool = False,
+    calibrate: bool = True,
 ) -> Path:
     """Write model, classes and how to prepare pictures as one safetensors file; return its path.
 
@@ -249,8 +278,9 @@ def save_classifier(
         arch: torchvision's name of the model; nets made by `pretrained` and `cifar_resnet` know
             their own.
         calibrate: fit a temperature on val, so that a confidence of 80 % is right 80 % of the
-            time, and mark pictures whose features lie further from every class than those of 95 %
-            of the validation pictures. The share of false alarms is measured on test, or on val.
+            time, and (of nets with a linear head) mark pictures whose features lie further from
+            every class than those of 95 % of the validation pictures. How many known pictures that
+            marks in error, `false_alarms`, is measured on test; without test it is None.
 
     Raises:
         ValueError: the architecture is not known or not the model's, pictures of 2 or 4 channels,
@@ -262,27 +292,41 @@ def save_classifier(
             f"it is not known how to build this {type(model).__name__} again; give its name in "
             'torchvision, save_classifier(..., arch="resnet18"), or make it with rk.pretrained'
         )
+    check_loaders(loaders)
     _check_rebuilt(model, built, loaders)
     val = evaluate(model, loaders.val, progress=False)
+    prepare = getattr(loaders.val.dataset, "transform", None)  # of files; arrays are squeezed
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     about = {
         "format": FORMAT,
         "built": built,
         "classes": list(loaders.classes),
         "size": loaders.size,
-        "resize": round(loaders.size * 256 / 224) if loaders.files else None,
+        "resize": prepare.resize if prepare else None,
+        "interpolation": prepare.interpolation.value if prepare else "bilinear",
         "mean": list(loaders.mean),
         "std": list(loaders.std),
-        "temperature": val.temperature() if calibrate else 1.0,
+        "temperature": _temperature(val) if calibrate else 1.0,
         "val_accuracy": val.accuracy,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
     }
-    if calibrate:
+    if calibrate and find_head(model):
         means, limit, false_alarms = _familiar(model, loaders)
         tensors["familiar.means"] = means
         about |= {"limit": limit, "false_alarms": false_alarms}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return save_weights(tensors, path, metadata=about | {"digest": _digest(tensors, about)})
+
+
+def _temperature(val: Evaluation) -> float:
+    """Return the temperature that fits val, or 1 and a line that says why."""
+    if val.correct.all():
+        print("val has no mistake to learn from: the confidences stay as they are.")
+    try:
+        return val.temperature()
+    except ValueError as error:
+        print(f"The confidences stay as they are: {error}.")
+        return 1.0
 
 
 def load_classifier(path: str | Path) -> Classifier:
@@ -302,16 +346,29 @@ def load_classifier(path: str | Path) -> Classifier:
     if digest != _digest(tensors, about):
         raise ValueError(f"{path} is damaged: its content does not match its digest; copy it again")
     try:
+        _check_about(about, "familiar.means" in tensors)
         model = _build(about["built"], len(about["classes"]))
         state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         fit_weights(model, state, str(path))
-        numbers = [float(x) for x in (*about["mean"], *about["std"], about["temperature"])]
-        sides = [int(about["size"]), int(about["resize"] or 1)]
-        if len(about["mean"]) not in (1, 3) or min(*numbers[len(about["mean"]) :], *sides) <= 0:
-            raise ValueError("its preparation of pictures makes no sense")
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is a classifier of another make: {error!r}") from error
     return Classifier(model.eval(), about, tensors.get("familiar.means"))
+
+
+def _check_about(about: dict, knows_unlike: bool) -> None:
+    """Refuse metadata that lack something, or with numbers that make no sense."""
+    mean, std, sides = about["mean"], about["std"], [about["size"], about["resize"] or 1]
+    numbers = [*mean, *std, about["temperature"], about["val_accuracy"]]
+    numbers += [about["limit"]] if knows_unlike else []
+    sound = (
+        all(math.isfinite(number) for number in numbers)
+        and len(mean) == len(std)
+        and len(mean) in (1, 3)
+        and min(*std, about["temperature"]) > 0
+        and all(isinstance(side, int) and side > 0 for side in sides)
+    )
+    if not sound:
+        raise ValueError("its preparation of pictures, or another number, makes no sense")
 
 
 def _check_rebuilt(model: nn.Module, built: dict, loaders: Loaders) -> None:
@@ -348,7 +405,7 @@ def _digest(tensors: dict[str, Tensor], about: dict) -> str:
     ).hexdigest()
 
 
-def _familiar(model: nn.Module, loaders: Loaders) -> tuple[Tensor, float, float]:
+def _familiar(model: nn.Module, loaders: Loaders) -> tuple[Tensor, float, float | None]:
     """Return each class's mean feature, the limit of being like it, and the false alarms."""
     features = extract_features(model, loaders, precision="fp32", progress=False)
     train = features.train.dataset
@@ -356,6 +413,7 @@ def _familiar(model: nn.Module, loaders: Loaders) -> tuple[Tensor, float, float]
     means = torch.stack([rows[labels == k].mean(0) for k in labels.unique()])
     far = distances(features.val.dataset.features[0].cpu(), means)
     limit = far.quantile(1 - FALSE_ALARMS).item()
-    if features.test is not None:
-        far = distances(features.test.dataset.features[0].cpu(), means)
+    if features.test is None:  # val chose the limit, so it cannot measure it
+        return means, limit, None
+    far = distances(features.test.dataset.features[0].cpu(), means)
     return means, limit, (far > limit).float().mean().item()

@@ -3,7 +3,7 @@
 import os
 import platform
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -80,34 +80,43 @@ def resolve_precision(device: torch.device, precision: str) -> str:
 
 @contextmanager
 def arithmetic(device: torch.device, precision: str):
-    """Run what is inside in this precision: autocast for bf16 and fp16, true float32 for fp32."""
+    """Run a forward pass in this precision: autocast for bf16 and fp16, true float32 for fp32."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    autocast = torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
-    exact = device.type == "cuda" and precision == "fp32"
-    with autocast, without_tf32() if exact else nullcontext():
+    with (
+        exact_float32(precision),
+        torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"),
+    ):
         yield
 
 
 @contextmanager
-def without_tf32():
-    """Switch off cuDNN's 19-bit convolutions, its default, inside.
+def exact_float32(precision: str):
+    """For "fp32" switch off, inside, what is faster and less exact: TF32, and bf16 in its place.
 
-    torch refuses the switch to someone who used its newer ones: that is a choice, and is kept.
+    A backward pass belongs inside too. torch refuses the switches to someone who used its newer
+    ones: that is a choice, and is kept.
     """
+    if precision != "fp32":
+        yield
+        return
     cudnn = torch.backends.cudnn
+    convolutions = products = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the newer ones, which torch.compile does not read
-        try:
-            before, cudnn.allow_tf32 = cudnn.allow_tf32, False
-        except RuntimeError:
-            before = False
+        with suppress(RuntimeError):
+            convolutions, cudnn.allow_tf32 = cudnn.allow_tf32, False
+        with suppress(RuntimeError):
+            products = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        if before:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if convolutions:
                 cudnn.allow_tf32 = True
+            if products not in (None, "highest"):
+                torch.set_float32_matmul_precision(products)
 
 
 def fast_format(device: torch.device, precision: str) -> torch.memory_format | None:

@@ -1,6 +1,7 @@
 """What this machine has and lacks for training on pictures, each trouble with its fix."""
 
 import importlib.metadata as metadata
+import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ def doctor() -> Checkup:
         _torch_and_torchvision(),
         Line("device", hardware()),
         Line("precision", precision),
+        _load(),
         _shared_memory(),
         _opencv(),
         _widgets(),
@@ -87,6 +89,17 @@ def _torch_and_torchvision() -> Line:
         install = "pip install --force-reinstall torch torchvision, both from one index"
         return Line("torch, torchvision", found, f"they do not fit ({error}): {install}")
     return Line("torch, torchvision", found)
+
+
+def _load() -> Line:
+    if not hasattr(os, "getloadavg"):
+        return Line("load", "not known on this system")
+    busy, cores = os.getloadavg()[0], cpu_count()
+    fix = (
+        "other programs keep the cores busy, and threads that wait for each other cost many times "
+        "the time; stop them, or set OMP_NUM_THREADS=1 before Python starts"
+    )
+    return Line("load", f"{busy:.1f} on {cores} cores", fix if busy > 1.5 * cores else "")
 
 
 def _shared_memory() -> Line:

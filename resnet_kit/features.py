@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .data.loaders import Loaders, batch_loader, counts_of, split_of, splits_of
-from .devices import fast_format, memory_format, place, resolve_precision, send
-from .evaluation.evaluation import Evaluation, predict_batches
-from .models.transfer import head_name, kept_modes
-from .settings import check_count, progress_bar
+from .data.loaders import Loaders, batch_loader, check_loaders, counts_of, split_of, splits_of
+from .devices import arithmetic, fast_format, memory_format, place, resolve_precision, send
+from .evaluation.evaluation import Evaluation, checked_logits
+from .models.transfer import check_model, head_name, kept_modes
+from .settings import check_count, counted, progress_bar
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Features:
     """Loaders of (features `(B, D)` float32, labels `(B,)` int64), for `train_and_eval` and probes.
 
@@ -29,11 +29,12 @@ class Features:
 
     def __repr__(self) -> str:
         views, _, width = self.train.dataset.features.shape
-        return f"Features({counts_of(self)} pictures; {width} numbers each; {views} view(s))"
+        each = f"{width} numbers each; {counted(views, 'view')}"
+        return f"Features({counts_of(self)} pictures; {each})"
 
 
 class FeatureRows(Dataset):
-    """Features `(views, N, D)` and labels `(views, N)`; item `(epoch, indices)` is a batch."""
+    """Features `(views, N, D)` and labels `(views, N)`; item `(epoch, indices, _)` is a batch."""
 
     def __init__(self, features: Tensor, labels: Tensor, classes: tuple[str, ...]):
         self.features, self.labels, self.classes = features, labels, classes
@@ -41,8 +42,8 @@ class FeatureRows(Dataset):
     def __len__(self) -> int:
         return self.features.shape[1]
 
-    def __getitem__(self, key: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
-        epoch, indices = key
+    def __getitem__(self, key: tuple[int, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        epoch, indices, _ = key
         view = (epoch - 1) % len(self.features)
         return self.features[view, send(indices, self.features.device)], self.labels[view, indices]
 
@@ -69,6 +70,8 @@ def extract_features(
         precision: as in `train_and_eval`; the features are float32 in any case. "fp32" gives, bit
             for bit, what the head gets from the model.
     """
+    check_model(model)
+    check_loaders(loaders)
     check_count("views", views)
     device = place(model)
     precision = resolve_precision(device, precision)
@@ -115,7 +118,9 @@ def _before_the_head(
     hook = head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].float().cpu()))
     try:
         with kept_modes(model):
-            for _, targets in predict_batches(model, batches, device, precision):
+            for inputs, targets in batches:
+                with torch.no_grad(), arithmetic(device, precision):
+                    checked_logits(model.eval(), send(inputs, device))
                 labels.append(targets.cpu())
     finally:
         hook.remove()

@@ -17,7 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .settings import progress_bar
+from .settings import progress_bar, user_path
+
+# Where other programs keep weights in a checkpoint, and what wrappers put before their names.
+WEIGHT_ENTRIES = ("state_dict", "model_state_dict", "model", "weights", "net")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 
 
 @contextmanager
@@ -26,7 +30,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
     After an exception, a Ctrl-C or a killed process, `path` is what it was before.
     """
-    path = Path(path)
+    path = user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         temporary = Path(file.name)
@@ -44,7 +48,7 @@ def save_weights(
     model: nn.Module | Mapping[str, Tensor], path: str | Path, *, metadata: dict | None = None
 ) -> Path:
     """Write weights as safetensors, contiguous, with `metadata` as JSON in the header."""
-    path = Path(path)
+    path = user_path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, not {path.name}; rename the file")
     state = model.state_dict() if isinstance(model, nn.Module) else model
@@ -60,15 +64,18 @@ def save_weights(
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Return the tensors of a `.safetensors`, `.pth` or `.pt` file, and its metadata (or {}).
 
-    Nothing in the file is executed: PyTorch's own format is read with `weights_only=True`.
+    Nothing in the file is executed: PyTorch's own format is read with `weights_only=True`. Of a
+    checkpoint that holds weights beside other things the weights are taken, and a line says so.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or holds something else than weights.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; expected weights (.safetensors, .pth or .pt)")
+        raise FileNotFoundError(
+            f"no file {path.absolute()}; expected weights (.safetensors, .pth or .pt)"
+        )
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -86,12 +93,35 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             "expected a state_dict: in the program that made it, save model.state_dict() instead "
             f"of the model ({error})"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        hint = "; it is a resume state: take best.safetensors beside it" * (
-            isinstance(state, dict) and "history" in state
+    return _weights_in(state, path), {}
+
+
+def _weights_in(content, path: Path) -> dict[str, Tensor]:
+    """Return the weights of a file's content: it is a state_dict, or one of its entries is."""
+    if _is_state_dict(content):
+        return content
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected names and tensors")
+    if "history" in content:
+        raise ValueError(f"{path} is a resume state; take best.safetensors beside it")
+    entries = ", ".join(map(str, content))
+    found = [name for name, value in content.items() if _is_state_dict(value)]
+    named = [name for name in WEIGHT_ENTRIES if name in found]
+    if not named and len(found) != 1:
+        raise ValueError(
+            f"{path} holds no state_dict (names and tensors) but {entries}; save one of them alone"
         )
-        raise ValueError(f"{path} holds no state_dict (names and tensors){hint}")
-    return state, {}
+    taken = (named or found)[0]
+    print(f"{path.name}: taking the weights in its entry {taken!r} (it holds {entries}).")
+    return content[taken]
+
+
+def _is_state_dict(value) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(t, Tensor) for t in value.values())
+    )
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
@@ -115,7 +145,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 def fit_weights(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Load `state` into the model, or say where `origin` and the model differ."""
-    own, versions = model.state_dict(), getattr(state, "_metadata", None)
+    own = model.state_dict()
+    state = without_prefixes(state, own, origin)
+    versions = getattr(state, "_metadata", None)
     counts = {name: own[name] for name in own if name.endswith("num_batches_tracked")}
     state = {**counts, **state}  # files from before 2018 do not have them
     shapes = [
@@ -132,14 +164,27 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> N
         f"{len(names)} {what} (first: {names[0]})" for what, names in problems.items() if names
     ]
     if found:
-        whole = any(name.startswith("model.") for name in problems["unexpected"])
         hint = "build the model with the architecture and number of classes it was saved with"
-        if whole:
-            hint = "rk.load_classifier loads what save_classifier wrote"
+        if any(name.startswith("model.") for name in problems["unexpected"]):
+            hint += " (rk.load_classifier loads what save_classifier wrote)"
         raise ValueError(
             f"{origin} does not fit this {type(model).__name__}: {'; '.join(found)}; {hint}"
         )
     put_weights(model, state, versions)
+
+
+def without_prefixes(state: Mapping[str, Tensor], own: Mapping, origin: str) -> Mapping:
+    """Return the state with names as the model has them, where a wrapper put something before."""
+    found, dropped = state, ""
+    while found and not any(name in own for name in found):
+        shared = [p for p in PREFIXES if all(name.startswith(p) for name in found)]
+        if not shared:
+            return state
+        found = {name.removeprefix(shared[0]): tensor for name, tensor in found.items()}
+        dropped += shared[0]
+    if dropped:
+        print(f"{origin}: every name begins with {dropped!r}, which is left out.")
+    return found
 
 
 def put_weights(model: nn.Module, state: Mapping[str, Tensor], versions=None) -> None:

@@ -11,6 +11,7 @@ import torchvision
 
 from .devices import hardware
 from .files import atomic_file
+from .settings import user_path
 
 ROW = ("data", "split", "model", "recipe", "metric", "value", "low", "high", "n", "seed", "seconds")
 
@@ -63,4 +64,4 @@ def write_results(
 
 def read_results(path: str | Path) -> dict:
     """Read a file that `write_results` wrote."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return json.loads(user_path(path).read_text(encoding="utf-8"))

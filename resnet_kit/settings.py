@@ -88,11 +88,27 @@ def short_path(path: Path) -> str:
     return str(path)
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user gave, with `~` for the home folder."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{path!r} is a {type(path).__name__}; expected a path")
+    return Path(path).expanduser()
+
+
 def mixed_seed(*numbers: int) -> int:
-    """Return one well-mixed 63-bit seed made of several non-negative integers, in their order."""
-    if min(numbers) < 0:
-        raise ValueError(f"a seed is an integer of at least 0, not {min(numbers)}")
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    """Return one well-mixed 63-bit seed made of several integers of 0 to 2^64 - 1, in their order.
+
+    How many they are is mixed in too, because `SeedSequence` takes (3,) and (3, 0) for the same.
+    """
+    if min(numbers) < 0 or max(numbers) >= 2**64:
+        raise ValueError(f"a seed is an integer of at least 0 and below 2^64, not {numbers}")
+    words = np.array([len(numbers), *numbers], np.uint64).view(np.uint32)
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return "1 epoch" or "2 epochs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def check_count(name: str, value) -> None:

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from .data.folders import image_folders
+from .data.images import existing_folder
 from .data.loaders import Loaders, splits_of
 from .evaluation.evaluation import Evaluation, evaluate
 from .features import Features, extract_features, features_of, knn_probe, score_probe, svm_probe
 from .models.transfer import freeze, head_name, param_groups, pretrained, unfreeze
-from .models.weights import Weights
+from .models.weights import Weights, check_weights
 from .models.weights import weights as weights_of
-from .settings import own_random_numbers
+from .settings import counted, own_random_numbers
 from .training.loop import train_and_eval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One strategy, share of the training pictures and seed: its scores and seconds."""
 
@@ -39,7 +40,7 @@ class Run:
         return self.test or self.val
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Comparison:
     """The runs of a comparison and what follows from them. Val chooses, test reports."""
 
@@ -144,7 +145,7 @@ class Comparison:
         others = [name for name in ties if name != chosen]
         tail = f" Tied with it: {', '.join(others)}." if others else ""
         pictures = self.at(fraction)[best][0].pictures
-        return f"With {pictures} training pictures: {chosen}, {reason}.{tail}"
+        return f"With {counted(pictures, 'training picture')}: {chosen}, {reason}.{tail}"
 
     def plot(self):
         """Draw the mean reported accuracy over the number of training pictures."""
@@ -162,7 +163,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         state = "" if self.finished else " (interrupted)"
-        return f"Comparison of {len(self.runs)} runs{state}. {self.recommendation}"
+        return f"Comparison of {counted(len(self.runs), 'run')}{state}. {self.recommendation}"
 
 
 def _differences(ours: list[Run], theirs: list[Run]) -> np.ndarray:
@@ -213,7 +214,9 @@ def compare_strategies(
         raise ValueError(f"no strategy {unknown[0]!r}; expected some of: {', '.join(STRATEGIES)}")
     if not strategies or not seeds or not fractions:
         raise ValueError("no strategies, seeds or fractions; expected at least one of each")
-    source = weights or weights_of("resnet18")
+    source = weights_of("resnet18") if weights is None else weights
+    check_weights(source)
+    root = existing_folder(root, "expected a folder of pictures for image_folders")
     if "partial fine-tuning" in strategies and not source.arch.startswith(RESNETS):
         raise ValueError(
             f"partial fine-tuning trains layer4 of a ResNet, which {source.arch} does not have; "
@@ -221,13 +224,13 @@ def compare_strategies(
         )
     options = {"size": size, "batch_size": batch_size, "val_from_train": val_from_train}
     options |= {"augment": augment, "workers": workers}
-    task = _Task(Path(root), source, epochs, options, progress)
+    task = _Task(root, source, epochs, options, progress)
     runs = []
     try:
         for run in task.runs(strategies, seeds, sorted(fractions)):
             runs.append(run)
     except KeyboardInterrupt:
-        print(f"Stopped by hand after {len(runs)} runs; the comparison holds those.")
+        print(f"Stopped by hand after {counted(len(runs), 'run')}; the comparison holds those.")
         return Comparison(tuple(runs), finished=False)
     return Comparison(tuple(runs), finished=True)
 
@@ -287,8 +290,7 @@ class _Task:
         """Return the features of these pictures; all of the folder are computed the first time."""
         if self.rows is None:
             start, everything = time.perf_counter(), self.loaders(seed)
-            with own_random_numbers(0):  # which strategy comes first makes no difference
-                model = pretrained(self.source, num_classes=len(everything.classes))
+            model = pretrained(self.source, num_classes=len(everything.classes))
             found = extract_features(model, everything, progress=self.progress)
             self.rows = {}
             for split, loader in splits_of(found).items():
@@ -306,7 +308,7 @@ class _Task:
     def end_to_end(self, strategy: str, loaders: Loaders, seed: int):
         scratch = strategy == "from scratch"
         source = weights_of(self.source.arch, None) if scratch else self.source
-        model = pretrained(source, num_classes=len(loaders.classes))
+        model = pretrained(source, num_classes=len(loaders.classes), seed=seed)
         if strategy == "partial fine-tuning":
             freeze(model)
             unfreeze(model, "layer4", head_name(model))

@@ -32,7 +32,7 @@ def loaders_of(images=None, labels=None, **options):
 def epoch_of(loader, epoch):
     """The batches of an epoch, put back in the order of the pictures."""
     loader.sampler.set_epoch(epoch)
-    order = torch.cat([indices for _, indices in loader.sampler])
+    order = torch.cat([indices for _, indices, _ in loader.sampler])
     loader.sampler.set_epoch(epoch)
     return torch.cat([images for images, _ in loader])[order.argsort()]
 
@@ -84,10 +84,13 @@ def test_every_picture_comes_once_per_epoch_with_its_label():
 
 
 def test_random_numbers_follow_from_seed_epoch_and_index():
-    first, again = epoch_of(loaders_of().train, 2), epoch_of(loaders_of().train, 2)
-    assert torch.equal(first, again)
-    assert torch.equal(first, epoch_of(loaders_of(batch_size=10).train, 2))
-    for other in (epoch_of(loaders_of().train, 3), epoch_of(loaders_of(seed=1).train, 2)):
+    def augmented(epoch, **options):
+        return epoch_of(loaders_of(augment=[ResizedCrop(0.3)], **options).train, epoch)
+
+    first = augmented(2)
+    assert torch.equal(first, augmented(2))
+    assert torch.equal(first, augmented(2, batch_size=10))
+    for other in (augmented(3), augmented(2, seed=1)):
         assert all(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
@@ -310,3 +313,53 @@ def test_what_does_not_fit_is_refused(options, message):
     grey = (np.arange(32, dtype=np.uint8).reshape(2, 4, 4), [0, 1])
     with pytest.raises(ValueError, match=message):
         rk.array_loaders(**{"train": grey, "val": grey, "augment": "none", **options})
+
+
+def test_labels_that_begin_at_one_are_refused():
+    images, _ = noise(8)
+    with pytest.raises(ValueError, match="no picture has the label 0; .*begin at 1: subtract 1"):
+        loaders_of(images, np.arange(8) % 4 + 1)
+    assert len(loaders_of(images, np.arange(8) % 4 + 1, classes="abcde").classes) == 5
+
+
+def test_rare_pictures_are_augmented_each_time_anew():
+    images, _ = noise(41)
+    labels = np.array([0] * 40 + [1])
+    loaders = loaders_of(
+        images, labels, augment=[ResizedCrop(0.3)], balanced=True, batch_size=41, classes="ab"
+    )
+    pictures, drawn = next(iter(loaders.train))
+    rare = [picture.numpy().tobytes() for picture in pictures[drawn == 1]]
+    assert len(rare) > 8 and len(set(rare)) == len(rare)
+
+
+def test_grey_pictures_are_not_mirrored_unless_asked():
+    grey, rgb = noise(channels=0), noise()
+    for split, mirrored in ((grey, False), (rgb, True)):
+        steps = rk.array_loaders(train=split, val=split).train.dataset.augment
+        assert [type(step) for step in steps] == [Crop, Flip] if mirrored else [Crop]
+
+
+def test_fashion_is_mirrored_and_house_numbers_are_not(data_root):
+    data_root.mkdir()
+    for name, shape, mirrored in (("fashion_mnist", (28, 28), True), ("svhn", (32, 32, 3), False)):
+        images, labels = np.zeros((40, *shape), np.uint8), np.arange(40) % 10
+        np.savez(data_root / f"{name}.npz", train_images=images, train_labels=labels,
+                 test_images=images, test_labels=labels)  # fmt: skip
+        steps = rk.named_dataset(name, val_from_train=0.5).train.dataset.augment
+        assert (Flip() in steps) == mirrored
+
+
+def test_pictures_may_be_given_for_scoring_only():
+    images, labels = noise()
+    source = rk.weights("resnet18", None)
+    loaders = rk.array_loaders(test=(images, labels), like=source, size=16, classes=["cat", "dog"])
+    assert repr(loaders) == "Loaders(test 10 pictures of 16 px; 2 classes: cat, dog)"
+    assert (loaders.train, loaders.val) == (None, None)
+    assert len(rk.evaluate(small_net(2), loaders.test, progress=False).labels) == 10
+    with pytest.raises(ValueError, match="no split 'train'; this data set has: test"):
+        loaders.plain("train")
+    with pytest.raises(ValueError, match="not known how to normalise; give like="):
+        rk.array_loaders(test=(images, labels))
+    with pytest.raises(ValueError, match="no pictures are given"):
+        rk.array_loaders()

@@ -1,5 +1,8 @@
+import importlib.util
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from torch import nn
 
 import resnet_kit as rk
 from conftest import write_picture
+from resnet_kit import classifier
 from resnet_kit.data.images import picture_files
 from resnet_kit.files import read_weights
 from resnet_kit.models.resnets import cifar_resnet
@@ -36,7 +40,7 @@ def of_arrays():
 
 def test_predictions_are_those_of_evaluate(of_files, tmp_path):
     model, loaders = of_files
-    path = rk.save_classifier(tmp_path / "ab.safetensors", model, loaders)
+    path = rk.save_classifier(tmp_path / "ab.safetensors", model, loaders, calibrate=False)
     clf = rk.load_classifier(path)
     table = clf.predict(list(loaders.files["val"]))
     live = rk.evaluate(model, loaders.val)
@@ -49,7 +53,8 @@ def test_predictions_are_those_of_evaluate(of_files, tmp_path):
 
 def test_arrays_and_cifar_nets_come_back_exactly(of_arrays, tmp_path):
     model, data = of_arrays
-    clf = rk.load_classifier(rk.save_classifier(tmp_path / "d.safetensors", model, data))
+    path = rk.save_classifier(tmp_path / "d.safetensors", model, data, calibrate=False)
+    clf = rk.load_classifier(path)
     images = data.test.dataset.images[:40, 0].cpu().numpy()
     table = clf.predict(list(images), top_k=3, batch_size=16)
     with torch.no_grad():
@@ -208,8 +213,6 @@ def test_other_files_are_refused(of_arrays, tmp_path):
     ids=str,
 )  # fmt: skip
 def test_consistent_files_of_nonsense_are_refused(of_arrays, tmp_path, change):
-    from resnet_kit import classifier
-
     path = rk.save_classifier(tmp_path / "d.safetensors", *of_arrays)
     tensors, about = read_weights(path)
     about.pop("digest")
@@ -337,3 +340,90 @@ def test_a_classifiers_file_given_as_weights_says_what_it_is(of_files, tmp_path)
     path = rk.save_classifier(tmp_path / "ab.safetensors", *of_files)
     with pytest.raises(ValueError, match="load_classifier"):
         rk.load_weights(of_files[0], path)
+
+
+def test_what_is_not_there_is_refused_and_addresses_too(of_files, tmp_path):
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "ab.safetensors", *of_files))
+    with pytest.raises(FileNotFoundError, match=r"no file or folder .*none.jpg"):
+        clf.predict("none.jpg")
+    with pytest.raises(ValueError, match="https://x.org/a.jpg is an address; download it first"):
+        clf.predict("https://x.org/a.jpg")
+
+
+def test_bytes_open_files_and_stacks_of_grey_pictures_are_read(of_files, of_arrays, tmp_path):
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "ab.safetensors", *of_files))
+    file = write_picture(tmp_path / "one.png", seed=5, size=(40, 30))
+    wanted = clf.predict(file)["confidence"].tolist()
+    data = file.read_bytes()
+    for given in (data, io.BytesIO(data), [data], [io.BytesIO(data)]):
+        assert clf.predict(given)["confidence"].tolist() == wanted
+    with file.open("rb") as opened:
+        assert clf.predict(opened)["confidence"].tolist() == wanted
+    assert len(clf.plot(io.BytesIO(data)).axes) == 1
+    digits = rk.load_classifier(rk.save_classifier(tmp_path / "d.safetensors", *of_arrays))
+    images = of_arrays[1].test.dataset.images[:5, 0].cpu()
+    one_by_one = digits.predict(list(images.numpy()))
+    for given in (images.numpy(), images):
+        assert digits.predict(given).equals(one_by_one)
+
+
+def test_without_a_test_split_false_alarms_are_not_known(of_files, folder, tmp_path):
+    model, loaders = of_files
+    path = rk.save_classifier(tmp_path / "a.safetensors", model, loaders)
+    assert loaders.test is None and rk.load_classifier(path).about["false_alarms"] is None
+
+
+def test_confidences_without_a_mistake_stay_as_they_are(of_arrays, tmp_path, capsys):
+    model, data = of_arrays
+    images, labels = data.val.dataset.images, data.val.dataset.labels
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    few = images[:40, 0].cpu(), labels[:40]
+    data = rk.array_loaders(train=few, val=few, test=few, classes="0123456789", augment="none")
+    rk.train_and_eval(
+        model, 40, nn.CrossEntropyLoss(), optimizer, data.train, data.val, progress=False
+    )
+    assert rk.evaluate(model, data.val).accuracy == 1
+    path = rk.save_classifier(tmp_path / "d.safetensors", model, data)
+    assert rk.load_classifier(path).about["temperature"] == 1
+    assert "val has no mistake to learn from" in capsys.readouterr().out
+
+
+def test_the_preparation_of_the_weights_is_kept(folder, tmp_path):
+    source = replace(rk.weights("resnet18", "tiny"), resize=80, size=64, interpolation="bicubic")
+    loaders = rk.image_folders(folder, like=source, size=32, workers=0)
+    model = rk.pretrained(source, num_classes=2)
+    path = rk.save_classifier(tmp_path / "a.safetensors", model, loaders, calibrate=False)
+    clf = rk.load_classifier(path)
+    assert (clf.about["resize"], clf.about["interpolation"]) == (40, "bicubic")
+    live = rk.evaluate(model, loaders.val).probabilities.max(1)
+    assert np.allclose(clf.predict(list(loaders.files["val"]))["confidence"], live, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"limit": None}, {"val_accuracy": None}, {"mean": [float("nan")]}, {"limit": float("inf")},
+     {"temperature": float("nan")}, {"size": 2.5}, {"val_accuracy": "high"}],
+    ids=str,
+)  # fmt: skip
+def test_consistent_files_that_lack_a_number_are_refused(of_arrays, tmp_path, change):
+    path = rk.save_classifier(tmp_path / "d.safetensors", *of_arrays)
+    tensors, about = read_weights(path)
+    del about["digest"]
+    about |= change
+    about = {name: value for name, value in about.items() if value is not None}
+    rk.save_weights(tensors, path, metadata=about | {"digest": classifier._digest(tensors, about)})
+    with pytest.raises(ValueError, match="makes no sense|of another make"):
+        rk.load_classifier(path)
+
+
+def test_the_export_says_what_it_needs(of_arrays, tmp_path, monkeypatch):
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "d.safetensors", *of_arrays))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'resnet_kit\[export\]'"):
+        clf.export_onnx(tmp_path / "d.onnx")
+
+
+def test_classifiers_loaders_and_features_can_be_kept_in_sets(of_arrays, tmp_path):
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "d.safetensors", *of_arrays))
+    features = rk.extract_features(*of_arrays, progress=False)
+    assert len({clf, of_arrays[1], features, clf}) == 3 and clf == clf

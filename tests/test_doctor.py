@@ -1,4 +1,5 @@
 import importlib.metadata as metadata
+import os
 import shutil
 from collections import namedtuple
 
@@ -16,7 +17,9 @@ def line(what: str) -> Line:
 
 def test_a_sound_machine_has_no_trouble(data_root):
     found = rk.doctor()
-    assert [x.what for x in found.troubles() if x.what not in ("shared memory", "data")] == []
+    assert [
+        x.what for x in found.troubles() if x.what not in ("load", "shared memory", "data")
+    ] == []
     text = repr(found)
     assert "torch, torchvision" in text and "drawn ones stand in" in text
     assert "own: resnet18-tiny" in text and "QUICK" in text
@@ -72,3 +75,10 @@ def test_the_disk_of_a_data_root_to_come_is_looked_at(monkeypatch, data_root):
     monkeypatch.setenv("RESNET_KIT_DATA", str(data_root / "not" / "yet"))
     monkeypatch.setattr(shutil, "disk_usage", lambda p: looked.append(p) or Usage(1, 1, 1 << 40))
     assert not line("data").fix and data_root.parent in looked
+
+
+def test_a_busy_machine_is_a_trouble(monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (100.0, 1.0, 1.0))
+    assert "OMP_NUM_THREADS=1" in line("load").fix
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 100.0, 100.0))
+    assert not line("load").fix

@@ -13,6 +13,7 @@ import resnet_kit as rk
 from conftest import small_net, tensor_loader
 from resnet_kit import devices, figures
 from resnet_kit.evaluation import Evaluation, wilson_interval
+from resnet_kit.models.resnets import cifar_resnet
 from resnet_kit.training import History
 
 
@@ -32,8 +33,8 @@ EXAMPLE = evaluation(
 def test_scores_are_derived_from_the_predictions():
     assert EXAMPLE.predictions.tolist() == [0, 1, 1, 0, 2]
     assert EXAMPLE.accuracy == 3 / 5
-    assert EXAMPLE.confusion.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
-    assert EXAMPLE.per_class["recall"].tolist() == [0.5, 0.5, 1.0]
+    assert EXAMPLE.confusion().tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    assert EXAMPLE.per_class()["recall"].tolist() == [0.5, 0.5, 1.0]
     assert "60.0% of 5 pictures" in repr(EXAMPLE)
 
 
@@ -43,7 +44,7 @@ def test_precision_recall_and_f1_are_scikit_learns():
     rng = np.random.default_rng(0)
     result = evaluation(rng.integers(0, 3, 50), rng.dirichlet([1, 1, 1], 50))
     expected = precision_recall_fscore_support(result.labels, result.predictions)
-    table = result.per_class
+    table = result.per_class()
     for name, values in zip(("precision", "recall", "f1", "pictures"), expected, strict=True):
         assert table[name].tolist() == pytest.approx(values.tolist()), name
 
@@ -95,7 +96,7 @@ def test_interval_is_wilsons():
 
 
 def test_class_without_pictures_is_no_error():
-    table = evaluation([0, 0], [[0.9, 0.1], [0.8, 0.2]]).per_class
+    table = evaluation([0, 0], [[0.9, 0.1], [0.8, 0.2]]).per_class()
     assert np.isnan(table.loc["b", "recall"]) and table.loc["b", "high"] == 1
 
 
@@ -147,7 +148,7 @@ def test_files_are_not_named_for_a_shuffled_batch_sampler(folder):
 def test_small_integer_labels_do_not_overflow():
     batch = [(torch.eye(100), torch.arange(100, dtype=torch.uint8))]
     result = rk.evaluate(nn.Identity(), batch)
-    assert np.diag(result.confusion).sum() == 100
+    assert np.diag(result.confusion()).sum() == 100
 
 
 def test_empty_loaders_and_wrong_heads_are_refused(folder):
@@ -204,7 +205,7 @@ def test_mistakes_show_what_they_rest_on(folder):
     label = result.classes.index(row["predicted"])
     heat = rk.grad_cam(model, picture[None], [label])[0]
     assert len(first.images) == 2 and np.allclose(first.images[1].get_array(), heat, atol=1e-5)
-    with pytest.raises(ValueError, match="model and loader belong together"):
+    with pytest.raises(ValueError, match="Grad-CAM needs the loader"):
         result.plot_mistakes(3, model=model)
 
 
@@ -274,3 +275,67 @@ def test_scoring_leaves_the_callers_random_numbers_alone():
     rk.evaluate(net, data.val, progress=False)
     rk.evaluate(rk.head_of(net), features.val, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_mistake_no_confidence_is_raised():
+    right = evaluation([0, 1, 0, 1], [[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.2, 0.8]])
+    assert right.temperature() == 1
+    wrong = evaluation([0] * 10, [[0.6, 0.4]] * 9 + [[0.45, 0.55]])
+    assert 0.1 < wrong.temperature() < 1
+
+
+def test_a_temperature_at_its_bound_is_refused():
+    useless = evaluation([0, 1] * 20, [[0.01, 0.99], [0.99, 0.01]] * 20)
+    with pytest.raises(ValueError, match="no temperature between 0.05 and 20 .* 40 predictions"):
+        useless.temperature()
+
+
+def test_evaluations_can_be_compared_and_kept_in_sets():
+    other = evaluation(EXAMPLE.labels, EXAMPLE.probabilities)
+    assert EXAMPLE == EXAMPLE and other != EXAMPLE and len({EXAMPLE, other}) == 2
+
+
+def test_mistakes_of_pictures_without_files_are_drawn_from_their_loader():
+    data = rk.named_dataset("digits")
+    net = cifar_resnet(8, in_channels=1)
+    result = rk.evaluate(net, data.val, progress=False)
+    figure = result.plot_mistakes(2, loader=data.val)
+    first = data.val.dataset.images[result.mistakes(1)["picture"][0], 0].cpu().numpy()
+    assert np.allclose(figure.axes[0].images[0].get_array(), first / 255, atol=1e-5)
+    assert len(result.plot_mistakes(2, loader=data.val, model=net).axes[0].images) == 2
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        (lambda loaders: loaders, "holds several loaders; expected a loader .* loaders.train"),
+        (lambda loaders: loaders.test, "loader is None; .* without a test split has None"),
+        (lambda loaders: loaders.val.dataset, "torch.utils.data.DataLoader makes one"),
+        (lambda loaders: "val", "loader is 'val'; expected a loader"),
+    ],
+)
+def test_what_is_no_loader_is_refused_with_what_to_pass(folder, loader, message):
+    loaders = rk.image_folders(folder, size=16)
+    model = small_net(2)
+    with pytest.raises(ValueError, match=message):
+        rk.evaluate(model, loader(loaders))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    criterion = nn.CrossEntropyLoss()
+    for given in ((loader(loaders), loaders.val), (loaders.train, loader(loaders))):
+        with pytest.raises(ValueError, match=message):
+            rk.train_and_eval(model, 1, criterion, optimizer, *given)
+    with pytest.raises(ValueError, match=message):
+        rk.find_lr(model, criterion, optimizer, loader(loaders))
+
+
+def test_what_is_no_model_is_refused():
+    for call in (
+        lambda model: rk.evaluate(model, tensor_loader()),
+        lambda model: rk.grad_cam(model, torch.zeros(1, 3, 8, 8)),
+        lambda model: rk.freeze(model),
+        rk.head_of,
+    ):
+        with pytest.raises(ValueError, match="model is 'resnet18'; expected a torch.nn.Module"):
+            call("resnet18")
+        with pytest.raises(ValueError, match="model is the class ReLU; expected one of it"):
+            call(nn.ReLU)

@@ -53,7 +53,7 @@ def test_features_are_what_the_head_gets_in_order(digits, net):
         x = net.layer3(net.layer2(net.layer1(x))).mean((2, 3))
     assert torch.equal(rows(features.train)[0, :64], x)
     assert repr(features) == (
-        "Features(train 1350, val 150, test 297 pictures; 64 numbers each; 1 view(s))"
+        "Features(train 1350, val 150, test 297 pictures; 64 numbers each; 1 view)"
     )
 
 
@@ -94,7 +94,7 @@ def test_views_are_other_augmentations_of_every_picture_and_take_turns(digits, n
     assert not torch.equal(found[0].sum(0), found[1].sum(0))
     indices = torch.tensor([5, 7])
     for epoch, view in ((1, 0), (2, 1), (3, 2), (4, 0)):
-        assert torch.equal(features.train.dataset[epoch, indices][0], found[view, indices])
+        assert torch.equal(features.train.dataset[epoch, indices, indices][0], found[view, indices])
     again = rk.extract_features(net, digits, views=3, precision="fp32")
     assert torch.equal(again.train.dataset.features, found)
     with pytest.raises(ValueError, match="views is 0; expected a whole number of at least 1"):
@@ -164,3 +164,9 @@ def test_views_of_growing_pictures_have_the_full_size(net):
     found = rk.extract_features(net, data, views=2, precision="fp32")
     for view in rows(found.train):
         assert torch.allclose(view.sum(0), rows(found.val)[0].sum(0), atol=1e-3)
+
+
+def test_labels_beyond_a_head_that_is_not_used_are_taken(digits):
+    net = cifar_resnet(8, num_classes=2, in_channels=1)
+    features = rk.extract_features(net, digits, progress=False)
+    assert features.train.dataset.labels.max() == 9

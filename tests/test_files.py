@@ -69,7 +69,7 @@ def test_damaged_foreign_and_missing_files_say_so(tmp_path):
     for name in ("b.safetensors", "c.pth"):
         with pytest.raises(ValueError, match=f"{name} (is damaged|holds more)"):
             read_weights(tmp_path / name)
-    with pytest.raises(ValueError, match="holds no state_dict"):
+    with pytest.raises(ValueError, match="d.pth holds a list; expected names and tensors"):
         read_weights(tmp_path / "d.pth")
     with pytest.raises(FileNotFoundError, match="expected weights"):
         read_weights(tmp_path / "e.pth")
@@ -119,3 +119,55 @@ def test_files_without_the_count_of_batches_are_loaded(tmp_path):
     rk.load_weights(model, rk.save_weights(old, tmp_path / "old.safetensors"))
     torch.save(old, tmp_path / "old.pth")
     rk.load_weights(model, tmp_path / "old.pth")
+
+
+@pytest.mark.parametrize("entry", ["state_dict", "model", "model_state_dict", "net", "generator"])
+def test_weights_inside_a_checkpoint_are_taken_and_said(tmp_path, capsys, entry):
+    state = small_net().state_dict()
+    torch.save({"epoch": 3, entry: state, "best": 0.5}, tmp_path / "a.pth")
+    rk.load_weights(small_net(), tmp_path / "a.pth")
+    said = capsys.readouterr().out
+    assert (
+        f"a.pth: taking the weights in its entry {entry!r} (it holds epoch, {entry}, best)" in said
+    )
+
+
+def test_a_checkpoint_of_many_things_names_its_entries(tmp_path):
+    state = small_net().state_dict()
+    torch.save({"generator": state, "discriminator": state}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="but generator, discriminator; save one of them alone"):
+        read_weights(tmp_path / "a.pth")
+    torch.save({"epoch": 3}, tmp_path / "b.pth")
+    with pytest.raises(ValueError, match="holds no state_dict .* but epoch"):
+        read_weights(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_what_wrappers_put_before_the_names_is_left_out_and_said(tmp_path, capsys, prefix):
+    source, model = small_net(), small_net()
+    nn.init.constant_(source[0].weight, 0.5)
+    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    rk.load_weights(model, tmp_path / "a.pth")
+    assert (model[0].weight == 0.5).all()
+    assert f"every name begins with {prefix!r}, which is left out" in capsys.readouterr().out
+
+
+def test_a_model_whose_own_names_begin_so_is_left_alone(tmp_path, capsys):
+    model = nn.Sequential()
+    model.add_module("model", nn.Linear(2, 2))
+    rk.load_weights(model, rk.save_weights(model, tmp_path / "a.safetensors"))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match=r"2 missing \(first: weight\)"):
+        rk.load_weights(nn.Linear(2, 2), rk.save_weights({}, tmp_path / "b.safetensors"))
+
+
+def test_files_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert rk.save_weights(small_net(), "~/a.safetensors") == tmp_path / "a.safetensors"
+    rk.load_weights(small_net(), "~/a.safetensors")
+    rk.write_results("~/r.json", [], command="none")
+    assert rk.read_results("~/r.json")["rows"] == []
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"no file {tmp_path}/none.pth"):
+        read_weights("none.pth")

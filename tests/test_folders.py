@@ -8,6 +8,8 @@ import weakref
 import numpy as np
 import pytest
 import torch
+import torchvision
+from PIL import Image
 from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms import v2
 
@@ -399,3 +401,106 @@ def test_workers_end_when_one_meets_an_error_and_start_again(folder, lasting):
     assert not multiprocessing.active_children()
     write_picture(dataset.files[3])
     assert len(list(loader)) == 3
+
+
+def test_the_weights_say_how_pictures_are_resized(folder, monkeypatch):
+    enum = torchvision.models.EfficientNet_B4_Weights.IMAGENET1K_V1
+    monkeypatch.setattr("resnet_kit.models.weights._cached", lambda arch: True)
+    source = rk.weights("efficientnet_b4", "imagenet")
+    assert (source.size, source.resize, source.interpolation) == (380, 384, "bicubic")
+    loaders = rk.image_folders(folder, like=source, workers=0)
+    for file, picture in zip(loaders.files["val"], next(iter(loaders.val))[0], strict=True):
+        expected = enum.transforms()(Image.open(file))
+        assert torch.allclose(picture, expected, atol=0.05)
+    other = rk.image_folders(folder, like=source, size=190, workers=0).val.dataset.transform
+    assert other.resize == 192 and other.interpolation.value == "bicubic"
+    assert rk.weights("resnet50", "imagenet").resize == 232
+
+
+def test_copies_in_classes_of_unequal_size_stay_together(tmp_path):
+    for name, count in (("large", 40), ("small", 4)):
+        for index in range(count):
+            write_picture(tmp_path / name / f"{index}.png", index + 100 * (name == "small"))
+    for index in range(12):
+        shutil.copy(tmp_path / "large" / f"{index}.png", tmp_path / "small" / f"copy{index}.png")
+    for seed in range(8):
+        loaders = rk.image_folders(tmp_path, size=16, seed=seed, mean=[0] * 3, std=[1] * 3)
+        train, val = ({f.read_bytes() for f in loaders.files[x]} for x in ("train", "val"))
+        assert not train & val, seed
+
+
+def test_a_picture_that_is_drawn_often_is_augmented_each_time_anew(tmp_path):
+    for split in ("train", "val"):
+        for name, count in (("many", 30), ("rare", 1)):
+            for index in range(count):
+                seed = index + 50 * (name == "rare") + 100 * (split == "val")
+                write_picture(tmp_path / split / name / f"{index}.png", seed)
+    runs = []
+    for workers in (0, 1):
+        loaders = rk.image_folders(tmp_path, size=16, balanced=True, workers=workers)
+        pictures, labels = map(torch.cat, zip(*loaders.train, strict=True))
+        rare = [picture.numpy().tobytes() for picture in pictures[labels == 1]]
+        assert len(rare) > 8 and len(set(rare)) == len(rare)
+        runs.append(rare)
+    assert runs[0] == runs[1]
+
+
+def oddities_of(folder, capsys, **options) -> str:
+    capsys.readouterr()
+    rk.image_folders(folder, size=16, mean=[0] * 3, std=[1] * 3, **options)
+    return capsys.readouterr().out
+
+
+def test_what_makes_a_score_mean_less_is_said(tmp_path, folder, capsys):
+    for index in range(6):
+        write_picture(tmp_path / "one" / "cat" / f"{index}.png", index)
+    assert "one class only (cat)" in oddities_of(tmp_path / "one", capsys)
+    for split, count in (("train", 4), ("val", 6)):
+        for name in ("cats", "dogs"):
+            for index in range(count):
+                seed = index + 10 * (name == "dogs") + 50 * (split == "val")
+                write_picture(tmp_path / "two" / split / name / f"{index}.png", seed)
+    said = oddities_of(tmp_path / "two", capsys)
+    assert said == "val has 12 pictures, train 8: is it the other way round?\n"
+    shutil.copy(tmp_path / "two/train/cats/0.png", tmp_path / "two/val/dogs/again.png")
+    said = oddities_of(tmp_path / "two", capsys)
+    assert "1 picture of 13 in val is byte for byte in train too, so its score is too good" in said
+    shutil.rmtree(tmp_path / "two" / "val")
+    shutil.copytree(tmp_path / "two" / "train", tmp_path / "two" / "val")
+    assert "8 pictures of 8 in val are byte for byte" in oddities_of(tmp_path / "two", capsys)
+    assert "look like characters" in oddities_of(folder, capsys)
+    assert oddities_of(folder, capsys, augment="none") == ""
+
+
+def test_a_wrong_folder_is_named_by_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    absolute = str(tmp_path / "cats")
+    for call in (rk.image_folders, rk.inspect_folder, rk.mean_std, rk.compare_strategies):
+        with pytest.raises(FileNotFoundError, match=f"no folder {absolute}; expected"):
+            call("cats")
+    (tmp_path / "cats.zip").write_bytes(b"PK")
+    for call in (rk.image_folders, rk.inspect_folder, rk.mean_std, rk.compare_strategies):
+        with pytest.raises(NotADirectoryError, match=r"cats.zip is a file; .*must be unpacked"):
+            call("cats.zip")
+
+
+def test_folders_may_be_named_with_a_tilde(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert len(rk.image_folders("~/set", size=16).files["val"]) == 5
+    assert len(rk.inspect_folder("~/set", progress=False).to_frame()) == 16
+    assert rk.mean_std("~/set", progress=False).pictures == 16
+    assert rk.read_image("~/set/train/a/0.png").shape == (3, 20, 24)
+
+
+def test_weights_that_are_none_are_refused(folder):
+    for call in (
+        lambda given: rk.image_folders(folder, like=given),
+        lambda given: rk.pretrained(given, num_classes=2),
+        lambda given: rk.compare_strategies(folder, weights=given),
+    ):
+        with pytest.raises(ValueError, match=r"'resnet18' are no weights; expected.*rk.weights"):
+            call("resnet18")
+    with pytest.raises(ValueError, match="None are no weights"):
+        rk.pretrained(None, num_classes=2)
+    with pytest.raises(ValueError, match="expected the Loaders of a whole data set"):
+        rk.extract_features(rk.models.resnets.cifar_resnet(8), [1])

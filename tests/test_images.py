@@ -220,3 +220,29 @@ def test_linked_folders_are_entered_unless_they_lead_back_up(tmp_path):
     found = picture_files(tmp_path / "set")
     assert found == [tmp_path / "set" / "dog" / "a.png"]
     assert rk.mean_std(tmp_path / "set") == rk.mean_std(found) == rk.mean_std([str(found[0])])
+
+
+def test_mean_std_sees_pil_pictures_as_people_do():
+    red = Image.new("RGB", (4, 4), "red")
+    for mode in ("P", "RGBA", "CMYK"):
+        found = rk.mean_std([(red.convert(mode), 0)], progress=False)
+        assert np.allclose(found.mean, [1, 0, 0], atol=0.01), mode
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert rk.mean_std([clear], progress=False).mean == (1, 1, 1)
+    for grey in (Image.new("L", (4, 4), 51), Image.new("1", (4, 4), 1)):
+        assert len(rk.mean_std([grey], progress=False).mean) == 1
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (torch.full((3, 4, 4), 128, dtype=torch.int32), "int32 with values from 128 to 128"),
+        (torch.full((3, 4, 4), 128.0), "float32 with values from 128 to 128; expected uint8"),
+        (torch.full((3, 4, 4), -1.0), "values from -1 to -1"),
+        (torch.zeros(4, 4), r"Tensor of shape torch.Size\(\[4, 4\]\); expected a PIL picture or"),
+        ("none", "No such file"),
+    ],
+)
+def test_mean_std_refuses_items_that_are_no_pictures(item, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        rk.mean_std([item], progress=False)

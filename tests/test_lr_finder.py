@@ -122,7 +122,9 @@ def test_what_cannot_be_searched_is_refused_and_does_not_hang(problem):
 
 def test_the_criterions_own_tensors_go_where_the_model_is(problem, monkeypatch):
     moved = []
-    monkeypatch.setattr(nn.CrossEntropyLoss, "to", lambda self, device: moved.append(device))
+    monkeypatch.setattr(
+        nn.CrossEntropyLoss, "to", lambda self, device: moved.append(device) or self
+    )
     model, _, optimizer, loader = problem
     rk.find_lr(model, nn.CrossEntropyLoss(weight=torch.ones(2)), optimizer, loader, steps=2)
     assert moved == [rk.default_device()]

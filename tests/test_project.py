@@ -73,7 +73,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_package_stays_small():
     lines = {p.stem: code_lines(p) for p in MODULES if p.parent.name != "drawn"}
-    assert sum(lines.values()) < 4200, lines
+    assert sum(lines.values()) < 4300, lines
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -69,7 +69,6 @@ def test_training_equals_torchvision_bit_for_bit(name):
         {"zero_init_residual": True},
         {"replace_stride_with_dilation": [False, True, True]},
         {"replace_stride_with_dilation": [True, False, True]},
-        {"norm_layer": lambda channels: nn.GroupNorm(8, channels)},
     ],
 )
 def test_options_and_first_weights_are_torchvisions(options):

@@ -61,7 +61,7 @@ def test_own_random_numbers_leave_the_callers_alone():
 def test_mixed_seeds_differ_in_every_place_and_refuse_negative_ones():
     seeds = {settings.mixed_seed(a, b, c) for a in range(5) for b in range(5) for c in range(5)}
     assert len(seeds) == 125
-    with pytest.raises(ValueError, match="at least 0, not -1"):
+    with pytest.raises(ValueError, match="an integer of at least 0"):
         settings.mixed_seed(-1)
 
 
@@ -114,10 +114,10 @@ def test_progress_bars_leave_nothing_behind(monkeypatch, capsys):
 
 
 def inside_and_after(owner: str, switch: str, value) -> list:
-    """Set a switch of cuDNN; return what it is inside `without_tf32` and afterwards."""
+    """Set a switch of cuDNN; return what it is inside `exact_float32` and afterwards."""
     place = torch.backends.cudnn.conv if owner == "conv" else torch.backends.cudnn
     setattr(place, switch, value)
-    with devices.without_tf32():
+    with devices.exact_float32("fp32"):
         inside = getattr(place, switch)
     return [inside, getattr(place, switch)]
 
@@ -154,3 +154,36 @@ def test_threads_work_in_order_and_only_a_few_ahead():
     assert next(results) == 0
     assert len(begun) < 100, "an interrupted cell must not wait for all of them"
     assert list(results) == list(range(1, 1000)) and list(settings.in_threads(str, [])) == []
+
+
+def test_how_many_numbers_a_seed_is_made_of_counts():
+    assert settings.mixed_seed(0, 3) != settings.mixed_seed(0, 3, 0)
+    assert settings.mixed_seed(3) != settings.mixed_seed(3, 0)
+    assert settings.mixed_seed(2**32, 5) != settings.mixed_seed(0, 1 + 5 * 2**32)
+    with pytest.raises(ValueError, match=r"below 2\^64"):
+        settings.mixed_seed(2**64)
+
+
+def test_counts_are_said_in_the_singular_and_the_plural():
+    assert settings.counted(1, "epoch") == "1 epoch"
+    assert settings.counted(1200, "picture") == "1,200 pictures"
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert settings.user_path("~/cats") == tmp_path / "cats"
+    with pytest.raises(TypeError, match="None is a NoneType; expected a path"):
+        settings.user_path(None)
+
+
+def products_inside_and_after(value: str) -> list:
+    torch.set_float32_matmul_precision(value)
+    with devices.exact_float32("fp32"):
+        inside = torch.get_float32_matmul_precision()
+    with devices.exact_float32("bf16"):
+        other = torch.get_float32_matmul_precision()
+    return [inside, other, torch.get_float32_matmul_precision()]
+
+
+def test_matrix_products_are_exact_inside_and_as_they_were_after(elsewhere):
+    assert elsewhere(products_inside_and_after, "medium") == ["highest", "medium", "medium"]

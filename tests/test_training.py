@@ -24,6 +24,7 @@ import resnet_kit as rk
 from conftest import small_net, tensor_loader, write_picture
 from resnet_kit.data import UnreadableImageError
 from resnet_kit.files import read_weights
+from resnet_kit.models import replace_head
 from resnet_kit.training import loop
 from resnet_kit.training.state import RunningAverage, load_state
 
@@ -304,13 +305,13 @@ def test_no_tensor_is_read_during_the_steps(monkeypatch):
 
 
 def test_a_bar_reads_at_most_four_times_a_second(monkeypatch):
-    reads, original = [], loop._Meter.read
+    reads, original = [], loop.Meter.read
 
     def bar(total, show):
         return tqdm(total=total, file=io.StringIO(), disable=False)
 
     monkeypatch.setattr(loop, "progress_bar", bar)
-    monkeypatch.setattr(loop._Meter, "read", lambda self: reads.append(1) or original(self))
+    monkeypatch.setattr(loop.Meter, "read", lambda self: reads.append(1) or original(self))
 
     class Slow:
         def __iter__(self):
@@ -463,7 +464,7 @@ def test_finished_run_resumes_to_itself_and_can_be_prolonged(tmp_path):
 
 def test_a_run_is_not_written_over_by_accident(tmp_path):
     run(epochs=1, checkpoint=tmp_path)
-    with pytest.raises(FileExistsError, match="a training of 1 epochs; resume=True goes on"):
+    with pytest.raises(FileExistsError, match="a training of 1 epoch; resume=True goes on"):
         run(epochs=1, checkpoint=tmp_path)
 
 
@@ -535,7 +536,7 @@ def test_numbered_and_best_checkpoints(tmp_path):
     best, header = read_weights(tmp_path / "new" / "run" / "best.safetensors")
     assert same(state(model), best)
     assert header == {"epoch": history.best_epoch, "val_accuracy": history.best_accuracy}
-    with pytest.raises(ValueError, match="resume state: take best.safetensors"):
+    with pytest.raises(ValueError, match="is a resume state; take best.safetensors"):
         rk.load_weights(model, tmp_path / "new" / "run" / "last.pt")
 
 
@@ -682,7 +683,7 @@ def test_labels_beyond_the_head_and_grey_pictures_are_explained():
         ({"scheduler_every": "batch"}, "is 'batch'; expected \"epoch\" or"),
         ({"resume": True}, 'resume needs checkpoint="a/folder"'),
         ({"checkpoint_every": 2}, 'checkpoint_every needs checkpoint="a/folder"'),
-        ({"seed": -1}, "at least 0, not -1"),
+        ({"seed": -1}, "an integer of at least 0"),
         ({"train": []}, "train_loader is empty; expected at least one batch"),
         ({"val": []}, "val_loader is empty"),
         ({"train": iter([])}, "the loader is empty"),
@@ -788,3 +789,146 @@ def test_the_running_average_is_torchs():
     for name, tensor in theirs.module.state_dict().items():
         if tensor.is_floating_point():
             assert torch.equal(ours.module.state_dict()[name], tensor)
+
+
+def weighted_run(batch_size, **options):
+    """Validate and train once with class weights; return the row and the weights."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    loader = tensor_loader(24, batch_size=batch_size)
+    criterion = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2]))
+    _, history = run(
+        net, 1, loader, tensor_loader(24, batch_size=batch_size), criterion=criterion,
+        precision="fp32", **options,
+    )  # fmt: skip
+    return history.rows[0], net[1].weight.detach()
+
+
+@pytest.mark.parametrize("batch_size", [8, 5, 1])
+def test_the_loss_with_class_weights_does_not_depend_on_the_batches(batch_size):
+    whole, _ = weighted_run(24, lr=0)
+    parts, _ = weighted_run(batch_size, lr=0)
+    for split in ("train", "val"):
+        assert parts[f"{split}_loss"] == pytest.approx(whole[f"{split}_loss"], rel=1e-5)
+
+
+def test_accumulated_batches_with_class_weights_equal_one_large_batch():
+    _, whole = weighted_run(24)
+    _, parts = weighted_run(7, accumulate=4)
+    assert torch.allclose(whole, parts, atol=1e-6)
+
+
+def test_a_summed_loss_is_reported_per_picture():
+    rows = []
+    for reduction in ("mean", "sum"):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+        criterion = nn.CrossEntropyLoss(reduction=reduction)
+        rows.append(run(net, 1, criterion=criterion, lr=0, momentum=0)[1].rows[0])
+    for split in ("train", "val"):
+        assert rows[1][f"{split}_loss"] == pytest.approx(rows[0][f"{split}_loss"], rel=1e-2)
+    with pytest.raises(ValueError, match='gives no single number; expected reduction="mean"'):
+        run(criterion=nn.CrossEntropyLoss(reduction="none"))
+
+
+class Recording(torch.autograd.Function):
+    """The identity; notes on the way back whether convolutions and products are exact."""
+
+    seen = []  # noqa: RUF012
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        products = torch.get_float32_matmul_precision()
+        Recording.seen.append((torch.backends.cudnn.allow_tf32, products))
+        return gradient
+
+
+def backward_switches(precision: str) -> list:
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(192, 3)
+
+        def forward(self, x):
+            return Recording.apply(self.fc(x.flatten(1)))
+
+    run(Net(), 1, precision=precision)
+    model, optimizer = Net(), None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, tensor_loader(), steps=2)
+    return Recording.seen
+
+
+def test_fp32_is_fp32_on_the_way_back_too(elsewhere):
+    assert set(elsewhere(backward_switches, "fp32")) == {(False, "highest")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"criterion": "swap"}, "the criterion is an optimizer; expected"),
+        ({"criterion": nn.CrossEntropyLoss}, r"criterion is the class CrossEntropyLoss.* add \(\)"),
+        ({"criterion": "loss"}, "criterion is 'loss'; expected a loss such as"),
+        ({"optimizer": torch.optim.SGD}, "optimizer is .*SGD.*; expected a torch.optim.Optimizer"),
+        ({"optimizer": nn.CrossEntropyLoss()}, "optimizer is CrossEntropyLoss"),
+        ({"epochs": None}, "epochs is None; expected a whole number of at least 1"),
+        ({"epochs": True}, "epochs is True; expected a whole number"),
+        ({"model": small_net}, "model is .*small_net.*; expected a torch.nn.Module"),
+        ({"scheduler": lambda o: "cosine"}, "scheduler is 'cosine'; expected one of torch.optim"),
+    ],
+)
+def test_what_stands_in_the_wrong_place_is_named(change, message):
+    options = dict(change)
+    if options.get("criterion") == "swap":
+        options["criterion"] = torch.optim.SGD(small_net().parameters(), lr=0.1)
+    if "model" in options:
+        options["optimizer"] = torch.optim.SGD(small_net().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+
+
+def test_an_optimizer_of_another_model_is_told_so():
+    other = torch.optim.SGD(small_net().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="holds 6 of another model, or of a head that"):
+        run(optimizer=other)
+    model = nn.Sequential()
+    model.flatten, model.fc = nn.Flatten(), nn.Linear(192, 7)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    replace_head(model, 3)
+    with pytest.raises(ValueError, match=r"first: fc.weight\); it holds 2 of another model"):
+        run(model, optimizer=optimizer)
+
+
+def test_one_epoch_is_not_said_in_the_plural(tmp_path, capsys):
+    _, history = run(epochs=1)
+    assert repr(history).startswith("1 epoch in ")
+    run(epochs=3, train=Interrupting(tensor_loader(), 5))
+    assert "Stopped by hand after 1 epoch;" in capsys.readouterr().out
+
+
+def test_statistics_that_are_not_the_weights_are_called_out(folder, capsys):
+    source = rk.weights("resnet18", "tiny")
+
+    def said(**options):
+        loaders = rk.image_folders(folder, size=32, workers=0, **options)
+        model = rk.pretrained(source, num_classes=2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rk.train_and_eval(
+            model, 1, nn.CrossEntropyLoss(), optimizer, loaders.train, loaders.val, progress=False
+        )
+        return "other statistics than those that the weights" in capsys.readouterr().out
+
+    assert said() and not said(like=source)
+
+
+def test_checkpoints_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run(epochs=1, checkpoint="~/run")
+    assert (tmp_path / "run" / "last.pt").is_file()

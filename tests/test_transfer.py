@@ -3,6 +3,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -311,3 +312,67 @@ def test_the_total_counts_a_models_own_parameters():
     model = rk.pretrained(rk.weights("vit_b_32", None), num_classes=2)
     total = trainable_table(model).loc["total"]
     assert total["parameters"] == sum(p.numel() for p in model.parameters()) == total["trainable"]
+
+
+def test_the_same_seed_gives_the_same_head_whatever_was_drawn_before():
+    for source in (rk.weights("resnet18", "tiny"), rk.weights("resnet18", None)):
+        first = rk.pretrained(source, num_classes=3)
+        torch.manual_seed(123)
+        before = torch.get_rng_state()
+        again = rk.pretrained(source, num_classes=3)
+        assert torch.equal(torch.get_rng_state(), before)
+        for name, tensor in first.state_dict().items():
+            assert torch.equal(tensor, again.state_dict()[name]), name
+        other = rk.pretrained(source, num_classes=3, seed=1)
+        assert not torch.equal(first.fc.weight, other.fc.weight)
+    heads = [replace_head(first, 5, seed=seed).weight.clone() for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+
+
+def test_names_and_numbers_of_the_wrong_type_are_refused():
+    model = torchvision.models.resnet18(num_classes=2)
+    for call in (rk.freeze, rk.unfreeze):
+        with pytest.raises(ValueError, match=r"\['layer4', 'fc'\] is a list; expected names of"):
+            call(model, ["layer4", "fc"])
+    for wrong in ("4", 0, None, 2.5):
+        with pytest.raises(ValueError, match=f"num_classes is {wrong!r}; expected a whole number"):
+            rk.pretrained(rk.weights("resnet18", None), num_classes=wrong)
+
+
+def test_a_wrapped_checkpoint_gives_pretrained_weights(tmp_path, capsys):
+    original = torchvision.models.resnet18(num_classes=7)
+    state = {f"module.{name}": tensor for name, tensor in original.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 9}, tmp_path / "a.pth")
+    model = rk.pretrained(rk.weights("resnet18", tmp_path / "a.pth"), num_classes=4)
+    assert torch.equal(model.conv1.weight, original.conv1.weight)
+    assert "'module.', which is left out" in capsys.readouterr().out
+
+
+@pytest.fixture
+def broken_download(monkeypatch, empty_cache):
+    """A network whose probe answers and whose downloads fail, as behind a portal."""
+
+    class Answer:
+        def close(self):
+            pass
+
+    def fail(*args, **kwargs):
+        raise URLError("certificate of a portal")
+
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **o: Answer())
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+
+
+def test_a_download_that_fails_gives_the_packages_own(full_mode, broken_download, capsys):
+    assert rk.weights("resnet18").origin == "tiny"
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and "certificate of a portal" in line and "taking the pack" in line
+    with pytest.raises(ValueError, match="wanted ImageNet weights, but .*certificate of a portal"):
+        rk.weights("resnet34")
+
+
+def test_imagenet_weights_without_a_connection_say_what_to_do(full_mode, broken_download):
+    source = rk.weights("resnet18", "imagenet")
+    with pytest.raises(OSError, match=r'cannot be downloaded .*rk.weights\("resnet18", "tiny"\)'):
+        rk.pretrained(source, num_classes=2)

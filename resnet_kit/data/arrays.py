@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as V
 
 from ..devices import default_device, send
-from ..models.weights import Weights
+from ..models.weights import Weights, check_weights
 from ..settings import mixed_seed
 from .images import check_uint8_pictures, mean_std
 from .loaders import Loaders, balancing_weights, batch_loader, check_options
@@ -88,11 +88,11 @@ class ColorJitter:
 
 
 class ArrayPictures(Dataset):
-    """uint8 pictures `(N, C, H, W)` on the device; item `(epoch, indices)` is a whole batch.
+    """uint8 pictures `(N, C, H, W)` on the device; item `(epoch, indices, draws)` is a batch.
 
     Pictures come out augmented, resized, as `(B, C, size, size)` float32 normalised, with labels
     `(B,)` on the CPU, where checking them stops no GPU. The random numbers of a picture are row
-    `index` of a table that follows from (seed, epoch).
+    `draw` of a table that follows from (seed, epoch).
     """
 
     def __init__(
@@ -107,7 +107,8 @@ class ArrayPictures(Dataset):
         seed: int = 0,
     ):
         self.images, self.labels, self.classes = images, labels, tuple(classes)
-        self.mean, self.std = (
+        self.mean, self.std = tuple(mean), tuple(std)
+        self._shift, self._scale = (
             torch.tensor(x, device=images.device)[:, None, None] for x in (mean, std)
         )
         self.sizes, self.augment, self.seed = dict(sizes), tuple(augment), seed
@@ -116,15 +117,15 @@ class ArrayPictures(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, Tensor] | int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, Tensor, Tensor] | int) -> tuple[Tensor, Tensor]:
         if not isinstance(key, tuple):
-            images, labels = self[0, torch.tensor([key])]
+            only = torch.tensor([key])
+            images, labels = self[0, only, only]
             return images[0], labels[0]
-        epoch, indices = key
-        chosen = send(indices, self.images.device)
-        images = self.images[chosen].float() / 255
+        epoch, indices, draws = key
+        images = self.images[send(indices, self.images.device)].float() / 255
         if self.augment:
-            numbers = self._random_numbers(epoch)[chosen]
+            numbers = self._random_numbers(epoch)[send(draws, self.images.device)]
             parts = numbers.split([step.draws for step in self.augment], 1)
             for step, part in zip(self.augment, parts, strict=True):
                 images = step(images, part)
@@ -132,7 +133,7 @@ class ArrayPictures(Dataset):
         if images.shape[2] != size:
             images = V.resize(images, [size, size], antialias=True)
         images = images.expand(-1, len(self.mean), -1, -1)  # grey becomes RGB for weights
-        return (images - self.mean) / self.std, self.labels[indices]
+        return (images - self._shift) / self._scale, self.labels[indices]
 
     def size_in(self, epoch: int) -> int:
         """Return the picture size of an epoch; outside of training (epoch 0) it is the last one."""
@@ -151,8 +152,8 @@ class ArrayPictures(Dataset):
 
 def array_loaders(
     *,
-    train: tuple,
-    val: tuple,
+    train: tuple | None = None,
+    val: tuple | None = None,
     test: tuple | None = None,
     classes: Sequence[str] | None = None,
     like: Weights | None = None,
@@ -168,16 +169,18 @@ def array_loaders(
 
     Each split is (images, labels): square uint8 pictures `(N, H, W)` or `(N, H, W, C)`, NumPy or
     torch, and whole numbers `(N,)`. They are shuffled, augmented, resized and normalised in
-    batches; the random numbers of a picture follow from (seed, epoch, index).
+    batches; the random numbers of a picture follow from (seed, epoch, index). Splits that are left
+    out are None; without training pictures `like`, or mean and std, must be given.
 
     Args:
-        classes: names; default "0", "1", ….
+        classes: names; default "0", "1", …, each of which must come up in the first split.
         like: weights to be trained on; they give size, mean and std. Grey pictures become RGB.
         size: in pixels; default the pictures' own. `{1: 32, 9: 64}` trains at 32 px and from
             epoch 9 on at 64 px ("progressive resizing"); validation is always at the last size.
         mean, std: per channel in 0…1; default `like`'s, else the training pictures' own.
-        augment: "none"; "standard" (pad by an eighth and crop, flip); or batch augmentations such
-            as `[ResizedCrop(0.25), Flip(), ColorJitter(0.4)]`, in this order.
+        augment: "none"; "standard" (pad by an eighth and crop; flip, but not grey pictures, which
+            are characters more often than not); or batch augmentations such as
+            `[ResizedCrop(0.25), Flip(), ColorJitter(0.4)]`, in this order.
         balanced: draw training pictures so that every class comes up equally often.
 
     Raises:
@@ -187,18 +190,28 @@ def array_loaders(
     splits = {
         name: _checked_split(name, *split) for name, split in given.items() if split is not None
     }
-    images, labels = splits["train"]
-    classes = tuple(map(str, range(int(labels.max()) + 1) if classes is None else classes))
+    if not splits:
+        raise ValueError("no pictures are given; expected train=(images, labels), val or test")
+    images, labels = next(iter(splits.values()))
+    channels, side = images.shape[1:3]
+    classes = _numbers_as_names(labels) if classes is None else tuple(map(str, classes))
     _check_alike(splits, classes)
-    check_options(batch_size, mean, std, images.shape[1])
+    check_options(batch_size, mean, std, channels)
+    if like is not None:
+        check_weights(like)
+    if mean is None and like is None and train is None:
+        raise ValueError(
+            "without training pictures it is not known how to normalise; give like=, or mean= and "
+            "std= of the pictures that the model was trained on"
+        )
     if mean is None:
         stats = like or mean_std(images.permute(0, 2, 3, 1), progress=False)
         mean, std = stats.mean, stats.std
     mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))
     if size is None:
-        size = like.size if like else images.shape[2]
+        size = like.size if like else side
     sizes = _checked_sizes(size)
-    steps = _checked_augment(augment, images.shape[2])
+    steps = _checked_augment(augment, side, channels)
     device = default_device()
 
     def dataset(name: str, augment: Sequence[Callable] = ()) -> ArrayPictures:
@@ -206,24 +219,39 @@ def array_loaders(
         return ArrayPictures(images.to(device), labels, classes, mean, std, sizes, augment, seed)
 
     plain = {name: batch_loader(dataset(name), batch_size) for name in splits}
-    weights = balancing_weights(labels) if balanced else None
+    moving = None
+    if train is not None:
+        weights = balancing_weights(labels) if balanced else None
+        moving = batch_loader(dataset("train", steps), batch_size, seed=seed, weights=weights)
     return Loaders(
-        train=batch_loader(dataset("train", steps), batch_size, seed=seed, weights=weights),
-        val=plain["val"],
+        train=moving,
+        val=plain.get("val"),
         test=plain.get("test"),
         classes=classes,
         size=sizes[max(sizes)],
         mean=mean,
         std=std,
         files=None,
-        unaugmented=plain["train"],
+        unaugmented=plain.get("train"),
     )
+
+
+def _numbers_as_names(labels: Tensor) -> tuple[str, ...]:
+    """Return "0", "1", … up to the largest label; refuse labels that leave some of them out."""
+    count = int(labels.max()) + 1
+    absent = sorted({*range(count)} - {*labels.tolist()})
+    if absent:
+        raise ValueError(
+            f"labels go up to {count - 1}, but no picture has the label {absent[0]}; expected "
+            "every number from 0 on (labels that begin at 1: subtract 1), or give classes=[names]"
+        )
+    return tuple(map(str, range(count)))
 
 
 def _checked_split(name: str, images, labels) -> tuple[Tensor, Tensor]:
     """Return copies: the pictures as `(N, C, H, W)` and the labels as int64, on the CPU."""
     images, labels = (
-        torch.from_numpy(np.array(part.cpu() if isinstance(part, Tensor) else part))
+        part.cpu().clone() if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
         for part in (images, labels)
     )
     images = check_uint8_pictures(images).permute(0, 3, 1, 2).contiguous()
@@ -241,11 +269,12 @@ def _checked_split(name: str, images, labels) -> tuple[Tensor, Tensor]:
 
 
 def _check_alike(splits: dict[str, tuple[Tensor, Tensor]], classes: Sequence[str]) -> None:
-    shape = tuple(splits["train"][0].shape[1:])
+    first, (pictures, _) = next(iter(splits.items()))
+    shape = tuple(pictures.shape[1:])
     for name, (images, labels) in splits.items():
         if tuple(images.shape[1:]) != shape:
             raise ValueError(
-                f"{name} has pictures (C, H, W) of {tuple(images.shape[1:])}, train of {shape}; "
+                f"{name} has pictures (C, H, W) of {tuple(images.shape[1:])}, {first} of {shape}; "
                 "expected one shape"
             )
         low, high = int(labels.min()), int(labels.max())
@@ -268,10 +297,16 @@ def _checked_sizes(size: int | Mapping[int, int]) -> dict[int, int]:
     return {int(epoch): int(pixels) for epoch, pixels in sizes.items()}
 
 
-def _checked_augment(augment: str | Sequence[Callable], side: int) -> Sequence[Callable]:
-    named = {"none": [], "standard": [Crop(side // 8), Flip()]}
+def _checked_augment(
+    augment: str | Sequence[Callable], side: int, channels: int
+) -> Sequence[Callable]:
+    mirrored = [Flip()] if channels > 1 else []
+    named = {"none": [], "standard": [Crop(side // 8), *mirrored]}
     steps = named.get(augment) if isinstance(augment, str) else augment
-    if not isinstance(steps, list | tuple) or not all(hasattr(step, "draws") for step in steps):
+    fit = isinstance(steps, list | tuple) and all(
+        hasattr(step, "draws") and not isinstance(step, type) for step in steps
+    )
+    if not fit:
         raise ValueError(
             f"augment is {augment!r}; expected {', '.join(named)} or a list of batch augmentations "
             "such as [Crop(4), Flip()]: objects with `draws`, how many random numbers they need "

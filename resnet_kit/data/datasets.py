@@ -15,7 +15,7 @@ from ..drawn import FLOWERS, THINGS, VERSION, draw_arrays, kept_folder
 from ..files import atomic_file, fetch
 from ..models.weights import Weights
 from ..settings import data_root, quick_mode, short_path
-from .arrays import Crop, array_loaders
+from .arrays import Crop, Flip, array_loaders
 from .folders import image_folders
 from .loaders import Loaders
 
@@ -32,7 +32,6 @@ DOWNLOADED = {
     "svhn": ("SVHN", DIGITS),
     "stl10": ("STL10", STL10),
 }
-NOT_MIRRORED = ("mnist", "kmnist", "svhn", "digits")  # a mirrored 2 is no 2
 DAMAGED = (ValueError, OSError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error)
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -87,8 +86,11 @@ def named_dataset(
         return image_folders(found, augment=augment, **options)
     images, labels = found["train_images"], found["train_labels"]
     train, val = _held_out(labels, val_from_train, seed)
-    if isinstance(augment, str) and augment == "standard" and name in NOT_MIRRORED:
-        augment = [Crop(images.shape[1] // 8)]
+    crop = Crop(images.shape[1] // 8)
+    if augment == "standard" and name == "svhn":  # numbers, in colour: a mirrored 2 is no 2
+        augment = [crop]
+    if augment == "standard" and name == "fashion_mnist":  # grey, and no characters
+        augment = [crop, Flip()]
     return array_loaders(
         train=(images[train], labels[train]),
         val=(images[val], labels[val]),

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from ..devices import cpu_count, default_device
-from ..models.weights import Weights
-from ..settings import check_count, mixed_seed, own_random_numbers, quick_mode
-from .images import mean_std, picture_files, read_image
+from ..models.weights import Weights, check_weights
+from ..settings import check_count, counted, mixed_seed, own_random_numbers, quick_mode
+from .images import existing_folder, mean_std, picture_files, read_image
 from .loaders import (
     EpochSampler,
     Loaders,
@@ -39,10 +39,6 @@ class Split:
 
 def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str, Split]:
     """Return the splits "train", "val" and perhaps "test" of a folder."""
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"no folder {root}; expected one with train and val, or one folder per class"
-        )
     if val_from_train is not None and not 0 < val_from_train < 1:
         raise ValueError(f"val_from_train is {val_from_train}; expected a share between 0 and 1")
     if not (root / "train").exists():
@@ -116,7 +112,7 @@ def _check_same_classes(train: Split, other: Split) -> None:
 
 
 def _hold_out(split: Split, share: float, seed: int) -> dict[str, Split]:
-    """Hold `share` of each class out as "val", chosen by the files' bytes: copies stay together."""
+    """Hold `share` of each class out as "val"; copies stay together, in other classes too."""
     chosen = _chosen(split, share, seed)
     for label, name in enumerate(split.classes):
         files = [f for f, other in zip(split.files, split.labels, strict=True) if other == label]
@@ -138,14 +134,20 @@ def share_of(split: Split, share: float, seed: int) -> Split:
 
 
 def _chosen(split: Split, share: float, seed: int) -> set[Path]:
-    """Return a share of the files of each class, ranked by their bytes: copies stay together."""
+    """Return a share of the files of each class, ranked by their bytes.
+
+    Copies of a file have one rank and go together. Where they lie in several classes, the class
+    that takes more decides.
+    """
+    keys = {f: hashlib.sha256(b"%d:" % seed + f.read_bytes()).digest() for f in split.files}
     chosen = set()
     for label in range(len(split.classes)):
-        files = [f for f, other in zip(split.files, split.labels, strict=True) if other == label]
-        keys = {f: hashlib.sha256(b"%d:" % seed + f.read_bytes()).digest() for f in files}
-        limit = sorted(keys.values())[max(1, round(share * len(files))) - 1]
-        chosen |= {file for file, key in keys.items() if key <= limit}
-    return chosen
+        ranked = sorted(
+            keys[f] for f, other in zip(split.files, split.labels, strict=True) if other == label
+        )
+        limit = ranked[max(1, round(share * len(ranked))) - 1]
+        chosen |= {key for key in ranked if key <= limit}
+    return {file for file, key in keys.items() if key in chosen}
 
 
 def _only(split: Split, wanted: set[Path]) -> Split:
@@ -156,27 +158,22 @@ def _only(split: Split, wanted: set[Path]) -> Split:
 class PictureFiles(Dataset):
     """Picture files and labels; item `index` or `(epoch, index)` is (transformed picture, label).
 
-    All that is random about a picture depends on (seed, epoch, index) alone.
+    All that is random about a picture depends on (seed, epoch, index) alone; where a picture is
+    drawn several times in an epoch the key has the number of the draw too.
     """
 
-    def __init__(
-        self,
-        files: Sequence[Path],
-        labels: Sequence[int],
-        classes: Sequence[str],
-        transform: Callable[[Tensor], Tensor],
-        seed: int = 0,
-    ):
-        self.files, self.labels = tuple(files), tuple(labels)
-        self.classes, self.transform, self.seed = tuple(classes), transform, seed
+    def __init__(self, split: Split, transform: "Prepare", seed: int = 0):
+        self.files, self.labels, self.classes = tuple(split.files), split.labels, split.classes
+        self.transform, self.seed = transform, seed
+        self.mean, self.std = transform.mean, transform.std
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: int | tuple[int, ...]) -> tuple[Tensor, int]:
+        epoch, index, *draw = key if isinstance(key, tuple) else (0, key)
         picture = read_image(self.files[index])
-        with own_random_numbers(mixed_seed(self.seed, epoch, index)):
+        with own_random_numbers(mixed_seed(self.seed, epoch, index, *draw)):
             return self.transform(picture), self.labels[index]
 
 
@@ -198,27 +195,39 @@ class PictureLoader(DataLoader):
 class Prepare:
     """Turn a uint8 picture `(3, H, W)` into a normalised float32 one `(3, size, size)`.
 
-    `augment` is "none" (resize, centre crop), "standard" (random crop and flip), "trivial" (the
-    same and TrivialAugment, https://arxiv.org/abs/2103.10158), or a transform of your own from
-    uint8 `(3, H, W)` to uint8 `(3, size, size)`.
+    `augment` is "none" (resize the short side to `resize`, centre crop), "standard" (random crop
+    and flip), "trivial" (the same and TrivialAugment, https://arxiv.org/abs/2103.10158), or a
+    transform of your own from uint8 `(3, H, W)` to uint8 `(3, size, size)`.
     """
 
-    def __init__(self, augment: str | Callable[[Tensor], Tensor], size: int, mean, std):
-        crop = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+    def __init__(
+        self,
+        augment: str | Callable[[Tensor], Tensor],
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        resize: int | None = None,
+        interpolation: str = "bilinear",
+    ):
+        self.size, self.resize = size, resize or round(size * 256 / 224)
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.interpolation = v2.InterpolationMode(interpolation)
+        how = {"interpolation": self.interpolation, "antialias": True}
+        crop = [v2.RandomResizedCrop(size, **how), v2.RandomHorizontalFlip()]
         named = {
-            "none": [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)],
+            "none": [v2.Resize(self.resize, **how), v2.CenterCrop(size)],
             "standard": crop,
             "trivial": [*crop, v2.TrivialAugmentWide()],
         }
         if isinstance(augment, str) and augment not in named:
             raise ValueError(f"augment is {augment!r}; expected {', '.join(named)} or a transform")
         self.augment = v2.Compose(named[augment]) if isinstance(augment, str) else augment
-        self.normalize = v2.Normalize(list(mean), list(std), inplace=True)
-        self.size = size
+        self.normalize = v2.Normalize(list(self.mean), list(self.std), inplace=True)
 
     def __call__(self, picture: Tensor) -> Tensor:
         picture = self.augment(picture)
-        shape = (3, self.size, self.size)
+        shape = (len(self.mean), self.size, self.size)
         kind = getattr(picture, "dtype", type(picture).__name__)
         found = tuple(getattr(picture, "shape", ()))
         if kind != torch.uint8 or found != shape:
@@ -253,33 +262,42 @@ def image_folders(
     Which pictures are held out follows from their bytes and `seed`; copies stay together.
     `train_share` keeps that share of each class's training pictures, at least one; a larger share
     of the same seed holds all of a smaller one's. `balanced` draws training pictures so that every
-    class comes up equally often, those of rare classes repeatedly, in an epoch with the same
-    augmentation; scikit-learn's `compute_class_weight` gives weights for a loss instead.
+    class comes up equally often, those of rare classes repeatedly, each time augmented anew
+    (scikit-learn's `compute_class_weight` gives weights for a loss instead).
 
-    Size, mean and std come from `like`, the weights to be trained on; without it they are 224 px
-    and the training pictures' own. Each can be given. `augment` (see `Prepare`) is for training.
+    Size, mean, std and how to resize come from `like`, the weights to be trained on; without it
+    they are 224 px and the training pictures' own. Each can be given. `augment` (see `Prepare`) is
+    for training. What makes a score mean less than it seems (one class, copies of training
+    pictures in val or test, more of these than in train) is said in a line each.
 
     Raises:
         FileNotFoundError, NotADirectoryError: no such folder, or a split that is a file.
         ValueError: an empty class, classes that differ between splits, or a wrong argument.
     """
-    splits = find_splits(Path(root), val_from_train, seed)
+    root = existing_folder(root, "expected one with train and val, or one folder per class")
+    splits = find_splits(root, val_from_train, seed)
     splits["train"] = share_of(splits["train"], train_share, seed)
     check_options(batch_size, mean, std, 3)
+    if like is not None:
+        check_weights(like)
     if size is None:
         size = like.size if like else 224
     check_count("size", size)
+    _announce_oddities(splits, augment)
     if mean is None:
         stats = like or mean_std(splits["train"].files)
         mean, std = stats.mean, stats.std
-    still, moving = Prepare("none", size, mean, std), Prepare(augment, size, mean, std)
+    how = {}
+    if like is not None:
+        how = {"resize": like.resize_for(size), "interpolation": like.interpolation}
+    still = Prepare("none", size, mean, std, **how)
+    moving = Prepare(augment, size, mean, std, **how)
     workers = _default_workers(augment) if workers is None else workers
     train = splits["train"]
     weights = balancing_weights(train.labels) if balanced else None
 
     def loader(split: str, transform: Prepare, sampler: Sampler | None = None) -> DataLoader:
-        found = splits[split]
-        dataset = PictureFiles(found.files, found.labels, found.classes, transform, seed)
+        dataset = PictureFiles(splits[split], transform, seed)
         one_is_left = len(dataset) > batch_size and len(dataset) % batch_size == 1
         return PictureLoader(
             dataset,
@@ -301,11 +319,48 @@ def image_folders(
         test=loader("test", still) if "test" in splits else None,
         classes=train.classes,
         size=int(size),
-        mean=tuple(map(float, mean)),
-        std=tuple(map(float, std)),
+        mean=still.mean,
+        std=still.std,
         files={name: tuple(split.files) for name, split in splits.items()},
         unaugmented=loader("train", still),
     )
+
+
+def _announce_oddities(splits: dict[str, Split], augment) -> None:
+    """Say in a line each what makes a score of these splits mean less than it seems."""
+    train = splits["train"]
+    if len(train.classes) == 1:
+        print(f"There is one class only ({train.classes[0]}): any model is right about all of it.")
+    if augment == "standard" and all(len(name) == 1 for name in train.classes):
+        print(
+            'The classes look like characters, and augment="standard" mirrors pictures: a '
+            'mirrored character is another one. Give augment="none" or a transform of your own.'
+        )
+    for name, split in splits.items():
+        if name == "train":
+            continue
+        if len(split.files) > len(train.files):
+            counts = f"{len(split.files):,} pictures, train {len(train.files):,}"
+            print(f"{name} has {counts}: is it the other way round?")
+        copies = _copies(train.files, split.files)
+        if copies:
+            print(
+                f"{counted(copies, 'picture')} of {len(split.files):,} in {name} "
+                f"{'is' if copies == 1 else 'are'} byte for byte in train too, so its score is "
+                "too good; rk.inspect_folder names them."
+            )
+
+
+def _copies(train: Sequence[Path], others: Sequence[Path]) -> int:
+    """Return how many of the others are copies of training files; reads only those of one size."""
+    sizes = {file: file.stat().st_size for file in (*train, *others)}
+    shared = {sizes[file] for file in train} & {sizes[file] for file in others}
+    digests = {_digest(file) for file in train if sizes[file] in shared}
+    return sum(sizes[file] in shared and _digest(file) in digests for file in others)
+
+
+def _digest(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
 
 
 def _default_workers(augment) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from ..settings import in_threads, progress_bar
+from ..settings import counted, in_threads, progress_bar, user_path
 
 # As in torchvision, GIF is no picture format here: most are animations or "not found" signs.
 SUFFIXES = frozenset(
@@ -31,11 +31,21 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """Return all pictures below `folder`, sorted; hidden files and folders are skipped."""
-    folder = Path(folder)
+def existing_folder(path: str | Path, expected: str) -> Path:
+    """Return a folder that a user named, or say what is there instead."""
+    folder = user_path(path)
+    if folder.is_file():
+        raise NotADirectoryError(
+            f"{folder.absolute()} is a file; {expected} (an archive must be unpacked first)"
+        )
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; expected a folder of pictures")
+        raise FileNotFoundError(f"no folder {folder.absolute()}; {expected}")
+    return folder
+
+
+def picture_files(folder: str | Path) -> list[Path]:
+    """Return all pictures below `folder`, sorted; hidden files and folders are skipped."""
+    folder = existing_folder(folder, "expected a folder of pictures")
     files = (path for path in files_below(folder) if is_picture(path))
     visible = (p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
@@ -59,9 +69,10 @@ def read_image(path: str | Path) -> Tensor:
         FileNotFoundError: there is no such file.
         UnreadableImageError: the file is damaged, incomplete, too large or no picture.
     """
-    data = Path(path).read_bytes()
+    path = user_path(path)
+    data = path.read_bytes()
     try:
-        return _decode(data)
+        return decode_picture(data)
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         raise UnreadableImageError(
             f"cannot read {path}: {str(error).splitlines()[0] if str(error) else repr(error)}; "
@@ -79,7 +90,8 @@ def open_picture(data: bytes) -> Image.Image:
         raise ValueError("it is no picture, or its beginning is damaged") from None
 
 
-def _decode(data: bytes) -> Tensor:
+def decode_picture(data: bytes) -> Tensor:
+    """Return what the bytes of a picture file hold, as `read_image` does."""
     with open_picture(data) as picture:
         ImageOps.exif_transpose(picture, in_place=True)
         pixels = np.array(_as_rgb(picture))
@@ -123,18 +135,21 @@ def mean_std(source: str | Path | Dataset | np.ndarray | Tensor, *, progress: bo
 
     `source` is a folder (all pictures below it, read as RGB), a data set or list whose items are
     pictures (files, PIL pictures or `(C, H, W)` tensors, uint8 or float in 0…1) or pairs (picture,
-    label), or a uint8 array `(N, H, W)` or `(N, H, W, C)`. Sums are float64; memory is constant.
-    The deviation is the population's (divided by the number of pixels, not averaged per picture).
+    label), or a uint8 array `(N, H, W)` or `(N, H, W, C)`. Grey PIL pictures have one channel, all
+    others three, as people see them. Sums are float64; memory is constant. The deviation is the
+    population's (divided by the number of pixels, not averaged per picture).
 
     Raises:
         UnreadableImageError: names every unreadable file, after all were tried.
+        ValueError: no pictures, pictures of different channels, or values beyond 0…1.
 
     >>> mean_std(np.full((2, 4, 4), 51, np.uint8))
     Stats(mean=(0.2,), std=(0.0,), pictures=2, pixels=32)
     """
-    place = source if isinstance(source, str | Path) else "it"
+    place = "it"
     if isinstance(source, str | Path):
-        source = picture_files(Path(source))
+        place = user_path(source).absolute()
+        source = picture_files(source)
     elif isinstance(source, np.ndarray | Tensor):
         source = check_uint8_pictures(torch.as_tensor(source)).permute(0, 3, 1, 2)
     # Lists and tensors may be read by several threads at once, data sets need not be.
@@ -152,7 +167,7 @@ def mean_std(source: str | Path | Dataset | np.ndarray | Tensor, *, progress: bo
         else:
             total = found if total is None else total + found
     if unreadable:
-        message = f"{len(unreadable)} of {len(source)} pictures are unreadable:\n"
+        message = f"{len(unreadable)} of {counted(len(source), 'picture')} cannot be read:\n"
         raise UnreadableImageError(message + "\n".join(unreadable))
     if total is None:
         raise ValueError(f"no pictures in {place}")
@@ -180,15 +195,26 @@ def check_uint8_pictures(array: Tensor) -> Tensor:
 
 def _sums(source, index: int) -> Tensor | UnreadableImageError:
     """Return pixels, sum and sum of squares per channel, `(C, 3)` float64, in units of 0…1."""
+    item = source[index]
+    picture = item[0] if isinstance(item, tuple | list) else item
     try:
-        item = source[index]
-        picture = item[0] if isinstance(item, tuple | list) else item
         picture = read_image(picture) if isinstance(picture, str | Path) else picture
     except UnreadableImageError as error:
         return error
-    if isinstance(picture, Image.Image):
-        picture = pil_to_tensor(picture)
+    if isinstance(picture, Image.Image) and picture.mode in ("1", "L"):
+        picture = pil_to_tensor(picture.convert("L"))
+    elif isinstance(picture, Image.Image):
+        picture = torch.from_numpy(rgb_pixels(picture)).permute(2, 0, 1)
+    if not isinstance(picture, Tensor) or picture.ndim != 3:
+        kind = f"{type(picture).__name__} of shape {getattr(picture, 'shape', 'unknown')}"
+        raise ValueError(f"item {index} is a {kind}; expected a PIL picture or (C, H, W) tensor")
     values = picture.flatten(1).cpu().double()  # sums of 8-bit integers are exact
     scale = 255.0 if picture.dtype == torch.uint8 else 1.0
+    low, high = values.min().item(), values.max().item()
+    if not (picture.is_floating_point() or scale == 255) or low < 0 or high > scale:
+        raise ValueError(
+            f"item {index} is {picture.dtype} with values from {low:g} to {high:g}; expected "
+            "uint8, or float in 0…1 (before normalisation)"
+        )
     count = torch.full((len(values),), values.shape[1], dtype=torch.float64)
     return torch.stack([count, values.sum(1) / scale, values.square().sum(1) / scale**2], 1)

@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ..files import atomic_file
-from ..settings import in_threads, progress_bar, short_path
+from ..settings import counted, in_threads, progress_bar, short_path
 from .folders import SPLITS, check_no_splits
-from .images import SUFFIXES, files_below, open_picture, read_image, rgb_pixels
+from .images import SUFFIXES, existing_folder, files_below, open_picture, read_image, rgb_pixels
 
 SMALL, LARGE = 32, 20_000_000  # pixels: of a side, of the whole picture
 LONG = 4  # times as long as wide
@@ -182,10 +182,10 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
         FileNotFoundError: no such folder, or nothing in it.
         ValueError: folders such as Train or training_set, of which it is not clear what they are.
     """
-    root = Path(root)
+    root = existing_folder(root, "expected a folder of pictures")
     files = sorted(filter(_is_file_or_link, files_below(root)))
     if not files:
-        raise FileNotFoundError(f"no files below {root}; expected a folder of pictures")
+        raise FileNotFoundError(f"no files below {root.absolute()}; expected a folder of pictures")
     split_names = {path.name for path in root.iterdir() if path.is_dir()} & set(SPLITS)
     if "train" not in split_names:
         check_no_splits(root)
@@ -209,7 +209,7 @@ class FolderReport:
         self.root, self._seen, self._pairs = root, seen, pairs
 
     def to_frame(self):
-        """One row per file: split, class, width and height in pixels, usable, problems."""
+        """Return a row per file: split, class, width and height in pixels, usable, problems."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -224,32 +224,28 @@ class FolderReport:
             }
         )
 
-    @property
     def problems(self):
-        """One row per problem of a file: file, problem, detail, and whether it is usable still."""
+        """Return a row per problem of a file: file, problem, detail, and if it is usable still."""
         import pandas as pd
 
         rows = [(x.name, *problem) for x in self._seen for problem in x.problems]
         rows += [(name, "class", detail, False) for name, detail in self._odd_classes()]
         return pd.DataFrame(rows, columns=["file", "problem", "detail", "usable"])
 
-    @property
     def duplicates(self):
-        """Pairs of files of one picture: exact, near (resized, re-encoded) or mirrored copies."""
+        """Return pairs of files of one picture: exact, near (resized, re-encoded) or mirrored."""
         import pandas as pd
 
         columns = ["file", "other", "kind", "correlation", "across splits", "across classes"]
         return pd.DataFrame(self._pairs, columns=columns)
 
-    @property
     def leaks(self):
-        """The duplicates that lie in two splits: what is learned from and what is scored on."""
-        table = self.duplicates
+        """Return the duplicates in two splits: what is learned from and what is scored on."""
+        table = self.duplicates()
         return table[table["across splits"].astype(bool)].reset_index(drop=True)
 
-    @property
     def counts(self):
-        """Usable pictures by class and split."""
+        """Return the usable pictures by class and split."""
         table = self.to_frame()
         return table[table["usable"]].pivot_table(
             index="class", columns="split", values="file", aggfunc="count", fill_value=0
@@ -259,17 +255,17 @@ class FolderReport:
         """Draw the usable pictures by class, the splits side by side."""
         from ..figures import bars
 
-        splits = sorted(self.counts, key=lambda split: split != "train")  # train first
+        counts = self.counts()
+        splits = sorted(counts, key=lambda split: split != "train")  # train first
         return bars(
-            {split: self.counts[split].to_dict() for split in splits},
-            title="usable pictures by class",
+            {split: counts[split].to_dict() for split in splits}, title="usable pictures by class"
         )
 
     def plot_pairs(self, pairs=None, n: int = 6):
         """Draw the first pairs of `duplicates` (or of a part of that table) side by side."""
         from ..figures import picture_grid
 
-        table = (self.duplicates if pairs is None else pairs).head(n)
+        table = (self.duplicates() if pairs is None else pairs).head(n)
         if table.empty:
             raise ValueError("there is no pair to draw")
         names = [name for row in table.itertuples() for name in (row.file, row.other)]
@@ -330,13 +326,16 @@ class FolderReport:
         return odd + [(name, "has no usable picture") for name in sorted(all_labels - set(found))]
 
     def __repr__(self) -> str:
-        table, problems = self.to_frame(), self.problems
+        table, problems = self.to_frame(), self.problems()
         usable = int(table["usable"].sum())
-        lines = [f"{short_path(self.root)}: {len(table)} files, {usable} usable pictures."]
+        files, pictures = counted(len(table), "file"), counted(usable, "usable picture")
+        lines = [f"{short_path(self.root)}: {files}, {pictures}."]
         for kind, group in problems.groupby("problem"):
             first = group.iloc[0]
             lines.append(f"  {len(group)} {kind} (first: {first['file']}, {first['detail']})")
-        lines.append(f"  pairs of duplicates: {len(self._pairs)}, across splits: {len(self.leaks)}")
+        lines.append(
+            f"  pairs of duplicates: {len(self._pairs)}, across splits: {len(self.leaks())}"
+        )
         return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ import gc
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from ..settings import check_count, mixed_seed
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Loaders:
     """Batches of (pictures `(N, C, size, size)` float32 normalised, labels `(N,)` int64) per split.
 
@@ -22,19 +22,20 @@ class Loaders:
     picture by split, in the order of `plain`, or is None for pictures that come from no files.
     """
 
-    train: DataLoader
-    val: DataLoader
+    train: DataLoader | None
+    val: DataLoader | None
     test: DataLoader | None
     classes: tuple[str, ...]
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     files: dict[str, tuple[Path, ...]] | None
-    unaugmented: DataLoader = field(repr=False)
+    unaugmented: DataLoader | None
 
     def plain(self, split: str = "train") -> DataLoader:
         """Return "train", "val" or "test" in order and unaugmented, as validation sees pictures."""
-        return split_of(self, split) if split != "train" else self.unaugmented
+        found = split_of(self, split)
+        return self.unaugmented if split == "train" else found
 
     def __repr__(self) -> str:
         return (
@@ -65,7 +66,8 @@ def counts_of(data) -> str:
 class EpochSampler(Sampler):
     """Yields (epoch, index) in an order shuffled by (seed, epoch).
 
-    With `weights` `(N,)` it draws each index that often on average, with repetitions. The epoch
+    With `weights` `(N,)` it draws each index that often on average, with repetitions, and yields
+    (epoch, index, draw), so that each draw of a picture has random numbers of its own. The epoch
     travels with the index, so that workers that live on know it too. It counts up by itself from
     1; `set_epoch` (which `train_and_eval` calls) sets it.
     """
@@ -91,10 +93,34 @@ class EpochSampler(Sampler):
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
         epoch, order = self.next_order()
-        for index in order.tolist():
-            yield epoch, index
+        for draw, index in enumerate(order.tolist()):
+            yield (epoch, index) if self.weights is None else (epoch, index, draw)
+
+
+def check_loader(name: str, loader) -> None:
+    """Refuse what is no loader of (inputs, labels) and say what to pass instead."""
+    wanted = "expected a loader of (inputs, labels), such as loaders.train or loaders.val"
+    if loader is None:
+        raise ValueError(
+            f"{name} is None; {wanted}. A data set without a test split has None as loaders.test"
+        )
+    if hasattr(loader, "train") and hasattr(loader, "val"):
+        raise ValueError(f"{name} is {loader!r}, which holds several loaders; {wanted}")
+    if isinstance(loader, type | str) or not hasattr(loader, "__iter__"):
+        raise ValueError(
+            f"{name} is {loader!r}; {wanted}: torch.utils.data.DataLoader makes one of a data set"
+        )
+
+
+def check_loaders(loaders) -> None:
+    """Refuse what does not hold the loaders of a whole data set."""
+    if not isinstance(loaders, Loaders):
+        raise ValueError(
+            f"loaders is {loaders!r}; expected the Loaders of a whole data set, as image_folders, "
+            "array_loaders and named_dataset return them"
+        )
 
 
 def check_options(batch_size: int, mean, std, channels: int) -> None:
@@ -113,9 +139,11 @@ def check_options(batch_size: int, mean, std, channels: int) -> None:
 
 
 class EpochBatchSampler(EpochSampler):
-    """Yields (epoch, indices) batch by batch, shuffled by (seed, epoch) or, without seed, in order.
+    """Yields (epoch, indices, draws) batch by batch, shuffled by (seed, epoch), or else in order.
 
-    A single last picture joins the batch before it, because BatchNorm cannot train on one.
+    `draws` are what the random numbers of the pictures follow from: their indices, or with
+    `weights` their places in the order. A single last picture joins the batch before it, because
+    BatchNorm cannot train on one.
     """
 
     def __init__(
@@ -128,11 +156,12 @@ class EpochBatchSampler(EpochSampler):
         full, rest = divmod(self.count, self.batch_size)
         return full + (rest > 1 or full == 0)
 
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         epoch, order = self.next_order()
+        draws = order if self.weights is None else torch.arange(self.count)
         starts = range(0, len(self) * self.batch_size, self.batch_size)
         for start, end in zip(starts, [*starts[1:], self.count], strict=True):
-            yield epoch, order[start:end]
+            yield epoch, order[start:end], draws[start:end]
 
 
 def batch_loader(

@@ -12,13 +12,14 @@ from torch.utils.data import SequentialSampler
 from torchvision.transforms.v2 import functional as F
 
 from ..data.images import read_image
+from ..data.loaders import check_loader
 from ..devices import arithmetic, place, resolve_precision, send
-from ..models.transfer import kept_modes
-from ..settings import progress_bar
+from ..models.transfer import check_model, kept_modes
+from ..settings import counted, progress_bar
 from .grad_cam import grad_cam
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Evaluation:
     """The predictions of a model on N pictures of K classes; every score is derived from them.
 
@@ -52,16 +53,14 @@ class Evaluation:
         """The 95 % Wilson score interval of the accuracy."""
         return wilson_interval(int(self.correct.sum()), len(self.labels))
 
-    @property
     def confusion(self) -> np.ndarray:
-        """Counts (K, K), rows actual and columns predicted."""
+        """Return counts (K, K), rows actual and columns predicted."""
         count = len(self.classes)
         cells = np.bincount(self.labels * count + self.predictions, minlength=count * count)
         return cells.reshape(count, count)
 
-    @property
     def per_class(self):
-        """A pandas table with a row per class.
+        """Return a pandas table with a row per class.
 
         `recall` is the share of its pictures that are right, with the 95 % interval `low`, `high`;
         `precision` the share of the predictions of it that are; `f1` their harmonic mean. A share
@@ -69,20 +68,15 @@ class Evaluation:
         """
         import pandas as pd
 
-        actual, predicted = self.confusion.sum(1), self.confusion.sum(0)
-        correct = np.diag(self.confusion)
-        pairs = [wilson_interval(*map(int, x)) for x in zip(correct, actual, strict=True)]
-        with np.errstate(invalid="ignore"):
-            columns = {
-                "pictures": actual,
-                "correct": correct,
-                "recall": correct / actual,
-                "low": [low for low, _ in pairs],
-                "high": [high for _, high in pairs],
-                "precision": correct / predicted,
-                "f1": 2 * correct / (actual + predicted),
-            }
-        return pd.DataFrame(columns, index=pd.Index(self.classes, name="class"))
+        counts = self.confusion()
+        correct, actual, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+        table = pd.DataFrame({"pictures": actual, "correct": correct}, index=self.classes)
+        table["recall"] = table["correct"] / actual
+        pairs = zip(correct.tolist(), actual.tolist(), strict=True)
+        table[["low", "high"]] = [wilson_interval(*pair) for pair in pairs]
+        table["precision"] = table["correct"] / predicted
+        table["f1"] = 2 * table["correct"] / (actual + predicted)
+        return table.rename_axis("class")
 
     def confused_pairs(self, n: int | None = None):
         """Return a pandas table: actual, predicted and how often, the most frequent first."""
@@ -140,16 +134,30 @@ class Evaluation:
         return replace(self, loss=loss, probabilities=np.exp(logs).astype(np.float32))
 
     def temperature(self) -> float:
-        """Return the T > 0 that makes softmax(logits / T) fit the labels best (least loss).
+        """Return the T that makes softmax(logits / T) fit the labels best (least loss).
 
-        Above 1 the model is too sure of itself. Source: https://arxiv.org/abs/1706.04599.
+        Above 1 the model is too sure of itself. Where no prediction is wrong T is not below 1:
+        without a mistake there is nothing to learn how sure the model may be from. Source:
+        https://arxiv.org/abs/1706.04599.
+
+        Raises:
+            ValueError: no T between 0.05 and 20 fits; the probabilities are of no use.
         """
         from scipy.optimize import minimize_scalar
 
         def loss(log_t: float) -> float:
             return self.with_temperature(np.exp(log_t)).loss
 
-        return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+        bounds = (0.0 if self.correct.all() else -3.0, 3.0)
+        found = float(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+        if bounds[0] == 0 and loss(0.0) <= loss(found):
+            return 1.0
+        if abs(found) > 2.99:
+            raise ValueError(
+                f"no temperature between 0.05 and 20 makes the confidences of these "
+                f"{len(self.labels)} predictions fit; look at the mistakes first"
+            )
+        return float(np.exp(found))
 
     def mistakes(self, n: int | None = None):
         """Return a pandas table of the wrong predictions, the most confident first, `n` at most."""
@@ -175,37 +183,44 @@ class Evaluation:
         """Draw the confusion matrix."""
         from ..figures import confusion_matrix
 
-        return confusion_matrix(self.confusion, self.classes)
+        return confusion_matrix(self.confusion(), self.classes)
 
-    def plot_mistakes(self, n: int = 12, *, model=None, loader=None):
+    def plot_mistakes(self, n: int = 12, *, loader=None, model=None):
         """Draw the `n` most confidently wrong pictures: predicted (confidence), actual.
 
-        With the model and the loader that was evaluated, Grad-CAM shows what each prediction rests
-        on (see `grad_cam`).
+        The pictures are read from their files, or come from the loader that was evaluated. With the
+        model too, Grad-CAM shows what each prediction rests on (see `grad_cam`).
         """
         from ..figures import picture_grid
 
-        if self.files is None:
-            raise ValueError("these pictures come from no files; draw them with picture_grid")
-        if (model is None) != (loader is None):
-            raise ValueError("model and loader belong together; expected both or neither")
+        if self.files is None and loader is None:
+            raise ValueError(
+                "these pictures come from no files; give the loader that was evaluated: "
+                "plot_mistakes(loader=loaders.val)"
+            )
+        if model is not None and loader is None:
+            raise ValueError("Grad-CAM needs the loader that was evaluated: loader=loaders.val")
         rows = self.mistakes(n).to_dict("records")
         if not rows:
             raise ValueError("there is no mistake to draw: every prediction is right")
         titles = [f"{r['predicted']} {r['confidence']:.0%}\nis {r['actual']}" for r in rows]
         wrong = [True] * len(rows)
-        if model is None:
+        if loader is None:
             pictures = [F.center_crop(F.resize(read_image(r["file"]), 160), 160) for r in rows]
             return picture_grid(pictures, titles, wrong=wrong)
-        pictures = torch.stack([loader.dataset[row["picture"]][0] for row in rows])
-        heat = grad_cam(model, pictures, [self.classes.index(row["predicted"]) for row in rows])
-        norm = loader.dataset.transform.normalize
-        return picture_grid(pictures, titles, wrong=wrong, mean=norm.mean, std=norm.std, heat=heat)
+        dataset = loader.dataset
+        pictures = torch.stack([dataset[row["picture"]][0] for row in rows])
+        heat = None
+        if model is not None:
+            predicted = [self.classes.index(row["predicted"]) for row in rows]
+            heat = grad_cam(model, pictures, predicted)
+        mean, std = getattr(dataset, "mean", None), getattr(dataset, "std", None)
+        return picture_grid(pictures, titles, wrong=wrong, mean=mean, std=std, heat=heat)
 
     def __repr__(self) -> str:
         low, high = self.interval
         return (
-            f"{self.accuracy:.1%} of {len(self.labels)} pictures correct "
+            f"{self.accuracy:.1%} of {counted(len(self.labels), 'picture')} correct "
             f"(95 % interval {low:.1%} to {high:.1%}), loss {self.loss:.3f}"
         )
 
@@ -246,6 +261,8 @@ def evaluate(
     The loss is the mean cross-entropy over pictures. Every module keeps the mode (train or eval)
     that it had. Class names and files are the data set's.
     """
+    check_model(model)
+    check_loader("loader", loader)
     device = place(model)
     precision = resolve_precision(device, precision)
     criterion = nn.CrossEntropyLoss()
@@ -277,7 +294,7 @@ def predict_batches(
     for inputs, labels in batches:
         with arithmetic(device, precision):
             logits = checked_logits(model, send(inputs, device))
-        check_labels(labels, logits)
+        check_labels(labels, logits.shape[1])
         yield logits.float(), send(labels, device)
 
 
@@ -302,16 +319,16 @@ def checked_logits(model: nn.Module, inputs: Tensor) -> Tensor:
     return logits
 
 
-def check_labels(labels: Tensor, logits: Tensor) -> None:
+def check_labels(labels: Tensor, outputs: int) -> None:
     """Refuse labels beyond the model's outputs, where reading them does not stop a GPU."""
     if labels.device.type != "cpu" or labels.is_floating_point() or not len(labels):
         return
     low, high = int(labels.numpy().min()), int(labels.numpy().max())
-    if low < 0 or high >= logits.shape[1]:
+    if low < 0 or high >= outputs:
         raise ValueError(
-            f"labels from {low} to {high} in a batch, but the model has {logits.shape[1]} outputs "
-            f"(labels 0 to {logits.shape[1] - 1}); check the labels, or build the model with "
-            f"num_classes={high + 1}"
+            f"labels from {low} to {high} in a batch, but the model has "
+            f"{counted(outputs, 'output')} (labels 0 to {outputs - 1}); check the labels, or build "
+            f"the model with num_classes={high + 1}"
         )
 
 

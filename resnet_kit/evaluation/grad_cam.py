@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..devices import place
-from ..models.transfer import kept_modes
+from ..models.transfer import check_model, kept_modes
 
 
 def grad_cam(
@@ -22,6 +22,9 @@ def grad_cam(
 
     Source: https://arxiv.org/abs/1610.02391, section 3.
     """
+    check_model(model)
+    if not isinstance(pictures, Tensor):
+        raise ValueError(f"pictures is a {type(pictures).__name__}; expected a tensor (N, C, H, W)")
     if pictures.ndim != 4 or not pictures.is_floating_point():
         raise ValueError(
             f"pictures of shape {tuple(pictures.shape)}, {pictures.dtype}; expected a batch "

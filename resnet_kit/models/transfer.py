@@ -6,36 +6,62 @@ import torch
 from torch import nn
 from torchvision.models import get_model
 
-from ..files import fit_weights
-from .weights import Weights
+from ..files import fit_weights, without_prefixes
+from ..settings import check_count, mixed_seed, own_random_numbers
+from .weights import Weights, check_weights
 
 
-def pretrained(weights: Weights, *, num_classes: int) -> nn.Module:
+def pretrained(weights: Weights, *, num_classes: int, seed: int = 0) -> nn.Module:
     """Return torchvision's model with these weights and a new, random head for `num_classes`.
 
-    The model is on the CPU; `train_and_eval` and `evaluate` move it. Call `seed_everything` before
-    for the same new head every time.
+    `seed` decides what is random: the head, or from scratch all weights. The model is on the CPU;
+    `train_and_eval` and `evaluate` move it.
     """
-    if weights.read is None:
-        model = get_model(weights.arch, weights=None, num_classes=num_classes)
-    else:
-        state, model = weights.read(), get_model(weights.arch, weights=None)
-        outputs = state.get(f"{head_name(model)}.weight", torch.empty(0)).shape[0]
-        if outputs and outputs != head_of(model).out_features:
-            replace_head(model, outputs)
-        fit_weights(model, state, f"the file for {weights.arch}")
-        replace_head(model, num_classes)
+    check_weights(weights)
+    check_count("num_classes", num_classes)
+    with own_random_numbers(mixed_seed(seed)):
+        if weights.read is None:
+            model = get_model(weights.arch, weights=None, num_classes=num_classes)
+        else:
+            model, origin = get_model(weights.arch, weights=None), f"the file for {weights.arch}"
+            state = without_prefixes(weights.read(), model.state_dict(), origin)
+            outputs = state.get(f"{head_name(model)}.weight", torch.empty(0)).shape[0]
+            if outputs and outputs != head_of(model).out_features:
+                replace_head(model, outputs)
+            fit_weights(model, state, origin)
+            replace_head(model, num_classes, seed=seed)
+            model.prepared = weights.mean, weights.std  # how its pictures must be normalised
     model.built = {"name": weights.arch}  # what save_classifier writes down
     return model
 
 
+def check_model(model) -> None:
+    """Refuse what is no model."""
+    if isinstance(model, type):
+        raise ValueError(f"model is the class {model.__name__}; expected one of it: make it first")
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is {model!r}; expected a torch.nn.Module, as rk.pretrained gives")
+
+
 def head_name(model: nn.Module) -> str:
     """Return the dotted name of the last linear layer, for torchvision's classification models."""
+    check_model(model)
     if any(name.startswith(("aux", "AuxLogits")) for name, _ in model.named_children()):
         raise ValueError(
             f"{type(model).__name__} has auxiliary outputs beside its head, which train_and_eval "
             "does not train; build it with aux_logits=False, or take a ResNet"
         )
+    name = find_head(model)
+    if name is None:
+        raise ValueError(
+            f"no linear head found in {type(model).__name__}; expected a last nn.Linear named fc, "
+            "classifier, classifier[-1], head or heads.head, as in torchvision's models"
+        )
+    return name
+
+
+def find_head(model: nn.Module) -> str | None:
+    """Return the dotted name of the last linear layer, or None where there is none."""
     for name in ("fc", "classifier", "head", "heads"):
         module = getattr(model, name, None)
         if isinstance(module, nn.Sequential) and len(module):
@@ -43,23 +69,21 @@ def head_name(model: nn.Module) -> str:
             name, module = f"{name}.{last}", module[-1]
         if isinstance(module, nn.Linear):
             return name
-    raise ValueError(
-        f"no linear head found in {type(model).__name__}; expected a last nn.Linear named fc, "
-        "classifier, classifier[-1], head or heads.head, as in torchvision's models"
-    )
+    return None
 
 
 def head_of(model: nn.Module) -> nn.Linear:
     """Return the last linear layer, which turns features into logits (`fc` of a ResNet)."""
-    return model.get_submodule(head_name(model))
+    name = head_name(model)
+    return model.get_submodule(name)
 
 
-def replace_head(model: nn.Module, num_classes: int) -> nn.Linear:
-    """Put a new, random linear head for `num_classes` into the model, in place, and return it."""
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; expected at least 1")
+def replace_head(model: nn.Module, num_classes: int, *, seed: int = 0) -> nn.Linear:
+    """Put a new linear head for `num_classes`, random by `seed`, into the model; return it."""
+    check_count("num_classes", num_classes)
     name, old = head_name(model), head_of(model)
-    head = nn.Linear(old.in_features, num_classes, bias=old.bias is not None).to(old.weight)
+    with own_random_numbers(mixed_seed(seed)):
+        head = nn.Linear(old.in_features, num_classes, bias=old.bias is not None).to(old.weight)
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, head)
     return head
@@ -80,8 +104,14 @@ def unfreeze(model: nn.Module, *names: str) -> None:
 
 
 def _set_trainable(model: nn.Module, names: tuple[str, ...], trainable: bool) -> None:
+    check_model(model)
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in names:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"{name!r} is a {type(name).__name__}; expected names of modules, one by one: "
+                'unfreeze(model, "layer4", "fc")'
+            )
         if name not in modules:
             raise ValueError(
                 f"no module named {name!r} in {type(model).__name__}; its top-level modules are: "

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 import torchvision
 from torch import Tensor
-from torchvision.models import get_model, get_model_weights, list_models
+from torchvision.models import get_model_weights, list_models
 
 from ..files import read_weights
-from ..settings import quick_mode, short_path
+from ..settings import quick_mode, short_path, user_path
 
 SHIPPED = Path(__file__).with_name("shipped")  # made by benchmarks/pretraining.py
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -23,7 +23,9 @@ class Weights:
     """Weights of one architecture, and how pictures must be prepared for them.
 
     `origin` is "imagenet", "tiny", "file" or "scratch"; `size` is in pixels; `mean` and `std`, per
-    channel in 0…1, are of the pictures of the pre-training; `classes` are the pre-training's.
+    channel in 0…1, are of the pictures of the pre-training; `classes` are the pre-training's. For
+    validation the short side is resized to `resize` pixels (default: 256 for 224) with
+    `interpolation` ("bilinear", "bicubic"), then the middle is cropped.
     """
 
     arch: str
@@ -33,6 +35,12 @@ class Weights:
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()
     read: Callable[[], Mapping[str, Tensor]] | None = None
+    resize: int | None = None
+    interpolation: str = "bilinear"
+
+    def resize_for(self, size: int) -> int:
+        """Return what to resize the short side to before a crop of `size` pixels."""
+        return round(size * (self.resize or self.size * 256 / 224) / self.size)
 
     def __repr__(self) -> str:
         return f"Weights({self.arch}, {self.origin}, {self.size} px, {len(self.classes)} classes)"
@@ -65,7 +73,13 @@ def weights(arch: str, source: str | Path | None = "auto") -> Weights:
     named = {"imagenet": _imagenet, "tiny": _tiny, "auto": _auto}
     if source in named:
         return named[source](arch)
-    return _from_file(arch, Path(source))
+    return _from_file(arch, user_path(source))
+
+
+def check_weights(weights) -> None:
+    """Refuse what are no `Weights`."""
+    if not isinstance(weights, Weights):
+        raise ValueError(f'{weights!r} are no weights; expected, say, rk.weights("resnet18")')
 
 
 def _imagenet(arch: str) -> Weights:
@@ -76,6 +90,16 @@ def _imagenet(arch: str) -> Weights:
             'rk.weights("resnet18", "tiny"), or leave quick mode (RESNET_KIT_QUICK)'
         )
     preset = enum.transforms()
+
+    def read() -> Mapping[str, Tensor]:
+        try:
+            return enum.get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as error:  # no connection; another hash
+            raise OSError(
+                f"the ImageNet weights of {arch} cannot be downloaded ({error}); try again with a "
+                'connection, or take the package\'s own: rk.weights("resnet18", "tiny")'
+            ) from error
+
     return Weights(
         arch,
         "imagenet",
@@ -83,7 +107,9 @@ def _imagenet(arch: str) -> Weights:
         tuple(preset.mean),
         tuple(preset.std),
         tuple(enum.meta["categories"]),
-        lambda: get_model(arch, weights=enum, progress=False).state_dict(),  # checks the hash
+        read,
+        resize=preset.resize_size[0],
+        interpolation=preset.interpolation.value,
     )
 
 
@@ -115,16 +141,20 @@ def _shipped(arch: str) -> Path | None:
 
 
 def _auto(arch: str) -> Weights:
-    if quick_mode():
-        reason = "quick mode opens no connection"
-    elif _cached(arch):
+    reason = "quick mode opens no connection"
+    if not quick_mode() and _cached(arch):
         print(f"{arch}: ImageNet weights from torch's cache.")
         return _imagenet(arch)
-    elif _reachable("download.pytorch.org"):
-        print(f"{arch}: ImageNet weights, downloaded once into torch's cache.")
-        return _imagenet(arch)
-    else:
+    if not quick_mode():
         reason = "none are cached and download.pytorch.org does not answer"
+        if _reachable("download.pytorch.org"):
+            found = _imagenet(arch)
+            try:
+                found.read()
+                print(f"{arch}: ImageNet weights, downloaded once into torch's cache.")
+                return found
+            except OSError as error:  # a portal, say, that answers for any address
+                reason = str(error.__cause__)
     wanted = f"wanted ImageNet weights, but {reason}"
     if _shipped(arch) is None:
         raise ValueError(
@@ -132,12 +162,11 @@ def _auto(arch: str) -> Weights:
             f'a connection, a file (rk.weights("{arch}", "a.pth")), or start from scratch with '
             f'rk.weights("{arch}", None)'
         )
-    found = _tiny(arch)
     print(
         f"{arch}: {wanted}: taking the package's own, pre-trained on Tiny ImageNet. "
         f'rk.weights("{arch}", "imagenet") downloads the others.'
     )
-    return found
+    return _tiny(arch)
 
 
 def _reachable(host: str, seconds: float = 3.0) -> bool:
@@ -151,7 +180,8 @@ def _reachable(host: str, seconds: float = 3.0) -> bool:
 def _from_file(arch: str, path: Path) -> Weights:
     if not path.is_file():
         raise FileNotFoundError(
-            f'no file {str(path)!r}; expected "auto", "imagenet", "tiny", None or a weights file'
+            f'no file {path.absolute()}; expected "auto", "imagenet", "tiny", None or a file of '
+            "weights"
         )
     state, header = read_weights(path)
     size, classes = header.get("size", 224), tuple(header.get("classes", ()))
@@ -160,4 +190,15 @@ def _from_file(arch: str, path: Path) -> Weights:
             f"{short_path(path)} does not say how its pictures were prepared: taken as ImageNet's."
         )
     mean, std = header.get("mean", IMAGENET_MEAN), header.get("std", IMAGENET_STD)
-    return Weights(arch, "file", size, tuple(mean), tuple(std), classes, lambda: state)
+    resize, interpolation = header.get("resize"), header.get("interpolation", "bilinear")
+    return Weights(
+        arch,
+        "file",
+        size,
+        tuple(mean),
+        tuple(std),
+        classes,
+        lambda: state,
+        resize=resize,
+        interpolation=interpolation,
+    )

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ..data.loaders import check_loader
 from ..devices import (
     arithmetic,
+    exact_float32,
     fast_format,
     match_strides,
     memory_format,
@@ -24,14 +26,16 @@ from ..devices import (
 )
 from ..evaluation.evaluation import check_labels, checked_logits, predict_batches
 from ..files import put_weights
-from ..models.transfer import train_mode
+from ..models.transfer import check_model, train_mode
 from ..settings import (
     check_count,
+    counted,
     keep_freed_memory,
     mixed_seed,
     own_random_numbers,
     progress_bar,
     seed_everything,
+    user_path,
 )
 from .state import History, RunSettings, TrainingRun, restore, save
 
@@ -42,35 +46,59 @@ class Meter:
     def __init__(self, device: torch.device):
         self.loss = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.seen = 0
+        self.weight, self.seen = 0, 0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def add(self, loss: Tensor, weight: Tensor | int, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch whose mean loss is `loss` and that weighs as much as `weight` pictures."""
         targets = labels.argmax(1) if labels.ndim == 2 else labels  # mixed pictures: shares (N, K)
-        self.loss += loss.detach() * len(labels)
+        self.loss += loss.detach() * weight
         self.correct += (logits.argmax(1) == targets).sum()
+        self.weight += weight
         self.seen += len(labels)
 
     def read(self) -> tuple[float, float]:
         """Return mean loss and accuracy per picture; a GPU has to wait here."""
         if not self.seen:
             raise ValueError("the loader is empty; expected at least one batch of (inputs, labels)")
-        return self.loss.item() / self.seen, self.correct.item() / self.seen
+        return self.loss.item() / float(self.weight), self.correct.item() / self.seen
+
+
+def weight_of(criterion: Callable, labels: Tensor) -> Tensor | int:
+    """Return by what a criterion divides its sum over a batch: the pictures, or their weights.
+
+    With class weights a mean over batches must count each by the weights in it, or it depends on
+    how the pictures were divided into batches.
+    """
+    weights = getattr(criterion, "weight", None)
+    weighted = isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss) and weights is not None
+    if not weighted or labels.is_floating_point():
+        return len(labels)
+    check_labels(labels, len(weights))
+    return weights[send(labels, weights.device)].sum()
+
+
+def sums_up(criterion: Callable) -> bool:
+    """Say whether a criterion gives the sum over a batch, which is no mean to report."""
+    return getattr(criterion, "reduction", "mean") == "sum"
 
 
 def train_step(run: TrainingRun, batches: list, meter: Meter) -> None:
-    """Take one optimizer step on a batch, or on several whose gradients are added up."""
-    pictures = sum(len(labels) for _, labels in batches)
-    for inputs, labels in batches:
+    """Take one optimizer step on a batch, or on several that count as one large one."""
+    weights = [weight_of(run.criterion, labels) for _, labels in batches]
+    whole = sum(weights)
+    for (inputs, labels), weight in zip(batches, weights, strict=True):
         inputs = send(inputs, run.device)
         if inputs.ndim == 4 and run.memory_format is not None:
             inputs = inputs.contiguous(memory_format=run.memory_format)
-        with arithmetic(run.device, run.settings.precision):
-            logits = checked_logits(run.forward, inputs)
-            check_labels(labels, logits)
-            labels = send(labels, run.device)
-            loss = run.criterion(logits, labels)
-        run.scaler.scale(loss * (len(labels) / pictures)).backward()
-        meter.add(loss, logits, labels)
+        with exact_float32(run.settings.precision):  # on the way back too
+            with arithmetic(run.device, run.settings.precision):
+                logits = checked_logits(run.forward, inputs)
+                check_labels(labels, logits.shape[1])
+                labels = send(labels, run.device)
+                loss = run.criterion(logits, labels)
+            share = loss if sums_up(run.criterion) else loss * (weight / whole)
+            run.scaler.scale(share).backward()
+        meter.add(loss / weight if sums_up(run.criterion) else loss, weight, logits, labels)
     if run.settings.clip_norm is not None:
         run.scaler.unscale_(run.optimizer)
         nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip_norm)
@@ -111,7 +139,8 @@ def validate(run: TrainingRun, loader) -> tuple[float, float]:
     meter = Meter(run.device)
     batches = predict_batches(run.scored, loader, run.device, run.settings.precision)
     for logits, labels in batches:
-        meter.add(run.criterion(logits, labels), logits, labels)
+        loss, weight = run.criterion(logits, labels), weight_of(run.criterion, labels)
+        meter.add(loss / weight if sums_up(run.criterion) else loss, weight, logits, labels)
         run.interrupts.check()
     return meter.read()
 
@@ -215,16 +244,17 @@ def train_and_eval(
             and the error carries the history so far as `error.history`.
     """
     _check_plan(epochs, patience, checkpoint, checkpoint_every, resume)
-    _check_loaders(train_loader, val_loader)
-    check_optimizer(model, optimizer)
+    check_objects(model, criterion, optimizer)
     _check_scheduler(scheduler, scheduler_every, optimizer)
+    _check_loaders(train_loader, val_loader)
+    _announce_other_statistics(model, train_loader)
     device = place(model, optimizer)
     settings = RunSettings(
         seed, resolve_precision(device, precision), scheduler_every, accumulate, clip_norm, average
     )
     if device.type == "cpu":
         keep_freed_memory()
-    folder = None if checkpoint is None else Path(checkpoint)
+    folder = None if checkpoint is None else user_path(checkpoint)
     wanted = fast_format(device, precision)
     with own_random_numbers(mixed_seed(seed), device), memory_format(model, wanted, optimizer):
         run = TrainingRun(
@@ -286,7 +316,7 @@ def _what_is_kept(history: History) -> str:
     if history.best_epoch is None:
         return "before the first validation; the weights are as they were at that moment."
     return (
-        f"after {len(history.rows)} epochs; the model holds the best weights so far, "
+        f"after {counted(len(history.rows), 'epoch')}; the model holds the best weights so far, "
         f"of epoch {history.best_epoch} with val accuracy {history.best_accuracy:.1%}."
     )
 
@@ -318,27 +348,72 @@ def _check_plan(epochs, patience, checkpoint, checkpoint_every, resume) -> None:
 
 def _check_loaders(train_loader, val_loader) -> None:
     for name, loader in (("train_loader", train_loader), ("val_loader", val_loader)):
+        check_loader(name, loader)
         if _length(loader) == 0:
             raise ValueError(f"{name} is empty; expected at least one batch (see drop_last)")
     if train_loader is val_loader:
         warnings.warn("the model is validated on its training data", stacklevel=3)
 
 
-def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
+def check_objects(model: nn.Module, criterion: Callable, optimizer: Optimizer) -> None:
+    """Refuse what are no model, criterion and optimizer, or what do not belong together."""
+    check_model(model)
+    if isinstance(criterion, Optimizer):
+        raise ValueError("the criterion is an optimizer; expected (…, criterion, optimizer, …)")
+    if isinstance(criterion, type):
+        raise ValueError(f"criterion is the class {criterion.__name__}; expected one of it: add ()")
+    if not callable(criterion) or isinstance(criterion, str):
+        raise ValueError(f"criterion is {criterion!r}; expected a loss such as CrossEntropyLoss()")
+    if getattr(criterion, "reduction", "mean") not in ("mean", "sum"):
+        raise ValueError(f'{criterion} gives no single number; expected reduction="mean"')
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(
+            f"optimizer is {optimizer!r}; expected a torch.optim.Optimizer such as "
+            "torch.optim.AdamW(model.parameters())"
+        )
+    _check_parameters(model, optimizer)
+
+
+def _check_parameters(model: nn.Module, optimizer: Optimizer) -> None:
     """Refuse an optimizer that lacks trainable parameters, and one of nothing to train."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     missing = [name for name, parameter in trainable if id(parameter) not in held]
     if not trainable:
         raise ValueError("the whole model is frozen, nothing can be trained; unfreeze() a part")
-    if missing:
-        raise ValueError(
-            f"{len(missing)} trainable parameters are not in the optimizer (first: {missing[0]}); "
-            "build the optimizer after unfreeze()"
+    if not missing:
+        return
+    foreign = held - {id(parameter) for parameter in model.parameters()}
+    hint = "build the optimizer after unfreeze()"
+    if foreign:
+        hint = (
+            f"it holds {len(foreign)} of another model, or of a head that was replaced later: "
+            "build the optimizer on this model, as it is now"
+        )
+    raise ValueError(
+        f"{counted(len(missing), 'trainable parameter')} "
+        f"{'is' if len(missing) == 1 else 'are'} not in the optimizer (first: {missing[0]}); {hint}"
+    )
+
+
+def _announce_other_statistics(model: nn.Module, loader) -> None:
+    """Say it where pictures are normalised otherwise than those that the weights come from."""
+    wanted = getattr(model, "prepared", None)
+    dataset = getattr(loader, "dataset", None)
+    given = getattr(dataset, "mean", None), getattr(dataset, "std", None)
+    if wanted is not None and given[0] is not None and given != wanted:
+        print(
+            "The pictures are normalised with other statistics than those that the weights were "
+            "trained with; like=weights in image_folders or array_loaders takes the weights' own."
         )
 
 
 def _check_scheduler(scheduler, scheduler_every: str, optimizer: Optimizer) -> None:
+    if scheduler is not None and not hasattr(scheduler, "optimizer"):
+        raise ValueError(
+            f"scheduler is {scheduler!r}; expected one of torch.optim.lr_scheduler, made with the "
+            "optimizer"
+        )
     if scheduler is not None and scheduler.optimizer is not optimizer:
         raise ValueError("the scheduler belongs to another optimizer; build it on this one")
     if scheduler_every == "step" and isinstance(scheduler, ReduceLROnPlateau):

@@ -8,14 +8,15 @@ from itertools import islice
 import torch
 from torch import nn
 
+from ..data.loaders import check_loader
 from ..devices import place
 from ..models.transfer import kept_modes, train_mode
 from ..settings import mixed_seed, own_random_numbers
-from .loop import Meter, check_optimizer, seed_epoch, train_step
+from .loop import Meter, check_objects, seed_epoch, train_step
 from .state import RunSettings, TrainingRun
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class LrSearch:
     """The rates that were tried and the smoothed training loss after a step with each."""
 
@@ -69,7 +70,8 @@ def find_lr(
             f"lowest {lowest}, highest {highest}, steps {steps}; expected 0 < lowest < highest "
             "and at least 2 steps"
         )
-    check_optimizer(model, optimizer)
+    check_objects(model, criterion, optimizer)
+    check_loader("loader", loader)
     first = optimizer.param_groups[0]["lr"]
     if not first > 0:
         raise ValueError(f"the optimizer's first rate is {first}; expected one above 0")

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..files import atomic_file, fit_weights, put_weights, save_weights
-from ..settings import check_count, short_path
+from ..settings import check_count, counted, short_path
 
 
 @dataclass(repr=False)
@@ -67,9 +67,8 @@ class History:
         return f"best val accuracy {self.best_accuracy:.1%} in epoch {self.best_epoch}"
 
     def __repr__(self) -> str:
-        return (
-            f"{len(self.rows)} epochs in {self.seconds:.0f} s, {self.best_text()} ({self.stopped})"
-        )
+        done, best = counted(len(self.rows), "epoch"), self.best_text()
+        return f"{done} in {self.seconds:.0f} s, {best} ({self.stopped})"
 
 
 class Interrupts:
@@ -228,8 +227,8 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
     done = len(state["history"]["rows"])
     if not resume:
         raise FileExistsError(
-            f"{short_path(folder)} holds a training of {done} epochs; resume=True goes on with it, "
-            "another folder starts a new one"
+            f"{short_path(folder)} holds a training of {counted(done, 'epoch')}; resume=True goes "
+            "on with it, another folder starts a new one"
         )
     changed = [
         f"{name} was {state['settings'].get(name)!r}, is {value!r}"
