@@ -53,12 +53,12 @@ def main() -> None:
     start = time.perf_counter()
     originals = rk.inspect_folder(given.photos, progress=False)
     seconds = time.perf_counter() - start
-    pairs = set(originals.duplicates[["file", "other"]].itertuples(index=False, name=None))
+    pairs = set(originals.duplicates()[["file", "other"]].itertuples(index=False, name=None))
     print("pairs among the originals:", *sorted(pairs), sep="\n  ")
     with tempfile.TemporaryDirectory() as folder:
         photos = shutil.copytree(given.photos, Path(folder) / "photos")
         planted = plant(photos, given.every)
-        found = names(rk.inspect_folder(photos, progress=False).leaks)
+        found = names(rk.inspect_folder(photos, progress=False).leaks())
     usable = int(originals.to_frame()["usable"].sum())
     counts = {
         ("as they are", "pairs that are one photo"): (len(pairs & TRUE_PAIRS), usable),

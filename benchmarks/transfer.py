@@ -70,8 +70,7 @@ def loaders_of(folder: Path, way: Way, source: Weights | None, seed: int) -> Loa
 
 def train(way: Way, loaders: Loaders, source: Weights | None, seed: int):
     """Return the model with its best weights, and the history."""
-    rk.seed_everything(seed)
-    model = rk.pretrained(source, num_classes=len(loaders.classes))
+    model = rk.pretrained(source, num_classes=len(loaders.classes), seed=seed)
     if not way.backbone_lr:
         rk.freeze(model)
         rk.unfreeze(model, "fc")
@@ -115,7 +114,7 @@ def measure(folder: Path, recipe: str, way: Way, seeds: int, splits, about: dict
             result = rk.evaluate(model, getattr(loaders, split), progress=False)
             rows.append(rk.accuracy_row(result, split=split, **common))
             print(recipe, seed, split, result, f"{history.seconds:.0f} s")
-            print(result.per_class["recall"].round(3).to_dict(), flush=True)
+            print(result.per_class()["recall"].round(3).to_dict(), flush=True)
     return rows + [summary(rows, split) for split in splits]
 
 

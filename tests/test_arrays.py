@@ -337,7 +337,7 @@ def test_grey_pictures_are_not_mirrored_unless_asked():
     grey, rgb = noise(channels=0), noise()
     for split, mirrored in ((grey, False), (rgb, True)):
         steps = rk.array_loaders(train=split, val=split).train.dataset.augment
-        assert [type(step) for step in steps] == [Crop, Flip] if mirrored else [Crop]
+        assert [type(step) for step in steps] == ([Crop, Flip] if mirrored else [Crop])
 
 
 def test_fashion_is_mirrored_and_house_numbers_are_not(data_root):

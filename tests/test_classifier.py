@@ -409,8 +409,10 @@ def test_consistent_files_that_lack_a_number_are_refused(of_arrays, tmp_path, ch
     path = rk.save_classifier(tmp_path / "d.safetensors", *of_arrays)
     tensors, about = read_weights(path)
     del about["digest"]
-    about |= change
-    about = {name: value for name, value in about.items() if value is not None}
+    for name, value in change.items():
+        about[name] = value
+        if value is None:
+            del about[name]
     rk.save_weights(tensors, path, metadata=about | {"digest": classifier._digest(tensors, about)})
     with pytest.raises(ValueError, match="makes no sense|of another make"):
         rk.load_classifier(path)
