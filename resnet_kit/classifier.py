@@ -23,7 +23,7 @@ from .data.folders import Prepare
 from .data.images import check_uint8_pictures, decode_picture, picture_files, read_image, rgb_pixels
 from .data.loaders import Loaders, check_loaders
 from .devices import arithmetic, cpu_count, place
-from .evaluation.evaluation import Evaluation, evaluate
+from .evaluation.evaluation import evaluate
 from .features import extract_features
 from .files import atomic_file, digest_of, fit_weights, read_weights, save_weights
 from .models.resnets import cifar_resnet
@@ -306,27 +306,18 @@ def save_classifier(
         "interpolation": prepare.interpolation.value if prepare else "bilinear",
         "mean": list(loaders.mean),
         "std": list(loaders.std),
-        "temperature": _temperature(val) if calibrate else 1.0,
+        "temperature": val.temperature() if calibrate else 1.0,
         "val_accuracy": val.accuracy,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
     }
+    if calibrate and val.correct.all():
+        print("val has no mistake to learn from: the confidences stay as they are.")
     if calibrate and find_head(model):
         means, limit, false_alarms = _familiar(model, loaders)
         tensors["familiar.means"] = means
         about |= {"limit": limit, "false_alarms": false_alarms}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save_weights(tensors, path, metadata=about | {"digest": _digest(tensors, about)})
-
-
-def _temperature(val: Evaluation) -> float:
-    """Return the temperature that fits val, or 1 and a line that says why."""
-    if val.correct.all():
-        print("val has no mistake to learn from: the confidences stay as they are.")
-    try:
-        return val.temperature()
-    except ValueError as error:
-        print(f"The confidences stay as they are: {error}.")
-        return 1.0
+    return save_weights(tensors, path, metadata=about | {"digest": digest_of_file(tensors, about)})
 
 
 def load_classifier(path: str | Path) -> Classifier:
@@ -343,7 +334,7 @@ def load_classifier(path: str | Path) -> Classifier:
             "(rk.load_weights loads weights alone)"
         )
     digest = about.pop("digest", None)
-    if digest != _digest(tensors, about):
+    if digest != digest_of_file(tensors, about):
         raise ValueError(f"{path} is damaged: its content does not match its digest; copy it again")
     try:
         _check_about(about, "familiar.means" in tensors)
@@ -399,7 +390,7 @@ def _build(built: dict, num_classes: int) -> nn.Module:
         return pretrained(weights(name, None), num_classes=num_classes)
 
 
-def _digest(tensors: dict[str, Tensor], about: dict) -> str:
+def digest_of_file(tensors: dict[str, Tensor], about: dict) -> str:
     return hashlib.sha256(
         (json.dumps(about, sort_keys=True) + digest_of(tensors)).encode()
     ).hexdigest()

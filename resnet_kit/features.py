@@ -34,7 +34,7 @@ class Features:
 
 
 class FeatureRows(Dataset):
-    """Features `(views, N, D)` and labels `(views, N)`; item `(epoch, indices, _)` is a batch."""
+    """Features `(views, N, D)` and labels `(views, N)`; item `(epoch, indices)` is a batch."""
 
     def __init__(self, features: Tensor, labels: Tensor, classes: tuple[str, ...]):
         self.features, self.labels, self.classes = features, labels, classes
@@ -42,8 +42,8 @@ class FeatureRows(Dataset):
     def __len__(self) -> int:
         return self.features.shape[1]
 
-    def __getitem__(self, key: tuple[int, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        epoch, indices, _ = key
+    def __getitem__(self, key: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
+        epoch, indices = key
         view = (epoch - 1) % len(self.features)
         return self.features[view, send(indices, self.features.device)], self.labels[view, indices]
 

@@ -32,7 +32,7 @@ def loaders_of(images=None, labels=None, **options):
 def epoch_of(loader, epoch):
     """The batches of an epoch, put back in the order of the pictures."""
     loader.sampler.set_epoch(epoch)
-    order = torch.cat([indices for _, indices, _ in loader.sampler])
+    order = torch.cat([indices for _, indices in loader.sampler])
     loader.sampler.set_epoch(epoch)
     return torch.cat([images for images, _ in loader])[order.argsort()]
 

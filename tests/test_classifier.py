@@ -217,7 +217,7 @@ def test_consistent_files_of_nonsense_are_refused(of_arrays, tmp_path, change):
     tensors, about = read_weights(path)
     about.pop("digest")
     about |= change
-    about["digest"] = classifier._digest(tensors, {k: v for k, v in about.items()})
+    about["digest"] = classifier.digest_of_file(tensors, {k: v for k, v in about.items()})
     rk.save_weights(tensors, path, metadata=about)
     with pytest.raises(ValueError):
         rk.load_classifier(path)
@@ -413,7 +413,8 @@ def test_consistent_files_that_lack_a_number_are_refused(of_arrays, tmp_path, ch
         about[name] = value
         if value is None:
             del about[name]
-    rk.save_weights(tensors, path, metadata=about | {"digest": classifier._digest(tensors, about)})
+    about["digest"] = classifier.digest_of_file(tensors, about)
+    rk.save_weights(tensors, path, metadata=about)
     with pytest.raises(ValueError, match="makes no sense|of another make"):
         rk.load_classifier(path)
 

@@ -171,23 +171,27 @@ def test_workers_leave_dropped_loaders_of_the_main_process_alone(folder, capfd, 
     assert "can only test a child process" not in capfd.readouterr().err
 
 
-def test_workers_follow_mode_device_and_platform(monkeypatch):
+def test_workers_follow_mode_device_and_platform(folder, monkeypatch):
+    def workers(augment="standard") -> int:
+        options = {"size": 16, "mean": [0] * 3, "std": [1] * 3}
+        return rk.image_folders(folder, augment=augment, **options).train.num_workers
+
     monkeypatch.setattr(module, "cpu_count", lambda: 6)
     monkeypatch.setenv("RESNET_KIT_DEVICE", "cpu")
     monkeypatch.setattr(module, "workers_fork", lambda: True)
-    assert module._default_workers("standard") == 0
+    assert workers() == 0
     monkeypatch.delenv("RESNET_KIT_QUICK")
-    assert module._default_workers("standard") == 2
+    assert workers() == 2
     monkeypatch.setattr(module, "workers_fork", lambda: False)
-    assert module._default_workers("standard") == 0
+    assert workers() == 0
     monkeypatch.setenv("RESNET_KIT_DEVICE", "cuda")
-    assert module._default_workers("standard") == 4
+    assert workers() == 4
     own = v2.Identity()
-    assert module._default_workers(own) == 4
+    assert workers(own) == 4
     own.__module__ = "__main__"  # of a notebook, which a spawned process cannot import
-    assert module._default_workers(own) == 0
+    assert workers(own) == 0
     monkeypatch.setattr(module, "workers_fork", lambda: True)
-    assert module._default_workers(own) == 6
+    assert workers(own) == 6
 
 
 @pytest.mark.parametrize(
@@ -403,9 +407,8 @@ def test_workers_end_when_one_meets_an_error_and_start_again(folder, lasting):
     assert len(list(loader)) == 3
 
 
-def test_the_weights_say_how_pictures_are_resized(folder, monkeypatch):
+def test_the_weights_say_how_pictures_are_resized(folder, full_mode):
     enum = torchvision.models.EfficientNet_B4_Weights.IMAGENET1K_V1
-    monkeypatch.setattr("resnet_kit.models.weights._cached", lambda arch: True)
     source = rk.weights("efficientnet_b4", "imagenet")
     assert (source.size, source.resize, source.interpolation) == (380, 384, "bicubic")
     loaders = rk.image_folders(folder, like=source, workers=0)

@@ -1,14 +1,19 @@
 """What holds for the project as a whole: floors, dependencies, the README's commands."""
 
 import ast
+import importlib
+import itertools
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+import resnet_kit as rk
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "resnet_kit"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER_OF_DRAWN = (
     "outlines", "paints", "pen", "backgrounds", "pets", "insects", "things", "flowers",
@@ -60,25 +65,40 @@ def test_imports_go_downwards(path):
         assert order.index(module) < own, f"{module_name(path)} imports {module}"
 
 
-def code_lines(path: Path) -> int:
-    """How many lines hold code: no blank lines, comments or docstrings."""
-    text = path.read_text(encoding="utf-8")
-    nodes = ast.walk(ast.parse(text))
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    strings = [n.body[0] for n in nodes if isinstance(n, documented) and ast.get_docstring(n)]
-    lines = {i for s in strings for i in range(s.lineno, s.end_lineno + 1)}
-    numbered = enumerate(text.splitlines(), 1)
-    return sum(i not in lines and bool(x.split("#")[0].strip()) for i, x in numbered)
-
-
-def test_the_package_stays_small():
-    lines = {p.stem: code_lines(p) for p in MODULES if p.parent.name != "drawn"}
-    assert sum(lines.values()) < 4300, lines
-
-
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_no_module_is_long(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
+
+
+def test_the_face_is_small_and_documented():
+    assert sorted(rk.__all__) == rk.__all__ == dir(rk)
+    assert len(rk.__all__) <= 60
+    for name in rk.__all__:
+        assert getattr(rk, name).__doc__, name
+
+
+def test_a_function_of_the_face_is_never_shadowed_by_a_room():
+    for name in rk.__all__:  # "doctor" is a module too
+        assert callable(getattr(rk, name)), name
+
+
+@pytest.mark.parametrize(
+    ("room", "names"),
+    [
+        ("data", ["FolderReport", "Loaders", "Stats", "UnreadableImageError"]),
+        ("evaluation", ["Evaluation"]),
+        ("training", ["History", "LrSearch"]),
+        ("models", ["Weights"]),
+        ("features", ["Features"]),
+        ("strategies", ["Comparison", "Run"]),
+        ("classifier", ["Classifier"]),
+        ("doctor", ["Checkup"]),
+    ],
+)
+def test_results_can_be_imported_from_their_rooms(room, names):
+    module = importlib.import_module(f"resnet_kit.{room}")
+    for name in names:
+        assert isinstance(getattr(module, name), type)
 
 
 def test_requirements_hold_all_that_the_package_needs():
@@ -105,6 +125,30 @@ def test_the_tables_are_what_the_results_say(monkeypatch):
     assert every_row == results_table.all_results()
     for path in (ROOT / "results").glob("*.json"):
         assert f"({path.name})" in every_row
+
+
+def cells_of(path: Path) -> list[dict]:
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_folded_answers_begin_with_a_line_that_says_so(path):
+    for before, cell in itertools.pairwise(cells_of(path)):
+        if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            heading = "".join(before["source"]).strip().splitlines()[-1]
+            first = cell["source"][0].strip()
+            assert first.startswith("#")
+            assert "Answer" not in heading or first == "# " + heading.strip("# ")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_verdicts_look_at_what_was_cut_short(path):
+    """Interrupting a training does not stop Run All: the cells that compare must notice it."""
+    sources = ["".join(cell["source"]) for cell in cells_of(path)]
+    trains = any("train_and_eval(" in text or "compare_strategies(" in text for text in sources)
+    checks = [text for text in sources if "assert" in text and "cut short" in text]
+    whole = [text for text in sources if "assert" in text and '.stopped == "finished"' in text]
+    assert not trains or checks or whole
 
 
 def test_no_output_keeps_source_that_is_not_ours():

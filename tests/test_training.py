@@ -329,10 +329,10 @@ def test_a_bar_reads_at_most_four_times_a_second(monkeypatch):
 
 def test_same_seed_same_run_and_the_callers_random_numbers_stay():
     first, _ = run(epochs=2, precision="fp32")
+    model = small_net()
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    second, _ = run(epochs=2, precision="fp32", model=small_net())
-    torch.manual_seed(99)
+    second, _ = run(epochs=2, precision="fp32", model=model)
     assert torch.equal(torch.get_rng_state(), before)
     assert same(state(first), state(second))
     assert not same(state(first), state(run(epochs=2, precision="fp32", seed=1)[0]))

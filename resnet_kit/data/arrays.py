@@ -88,11 +88,12 @@ class ColorJitter:
 
 
 class ArrayPictures(Dataset):
-    """uint8 pictures `(N, C, H, W)` on the device; item `(epoch, indices, draws)` is a batch.
+    """uint8 pictures `(N, C, H, W)` on the device; item `(epoch, indices)` is a whole batch.
 
     Pictures come out augmented, resized, as `(B, C, size, size)` float32 normalised, with labels
     `(B,)` on the CPU, where checking them stops no GPU. The random numbers of a picture are row
-    `draw` of a table that follows from (seed, epoch).
+    `index` of a table that follows from (seed, epoch); where pictures are drawn several times in an
+    epoch the item is `(epoch, indices, draws)`, and they are row `draw`.
     """
 
     def __init__(
@@ -117,15 +118,15 @@ class ArrayPictures(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, Tensor, Tensor] | int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple | int) -> tuple[Tensor, Tensor]:
         if not isinstance(key, tuple):
-            only = torch.tensor([key])
-            images, labels = self[0, only, only]
+            images, labels = self[0, torch.tensor([key])]
             return images[0], labels[0]
-        epoch, indices, draws = key
+        epoch, indices, *draws = key
         images = self.images[send(indices, self.images.device)].float() / 255
         if self.augment:
-            numbers = self._random_numbers(epoch)[send(draws, self.images.device)]
+            rows = draws[0] if draws else indices
+            numbers = self._random_numbers(epoch)[send(rows, self.images.device)]
             parts = numbers.split([step.draws for step in self.augment], 1)
             for step, part in zip(self.augment, parts, strict=True):
                 images = step(images, part)

@@ -139,11 +139,10 @@ def check_options(batch_size: int, mean, std, channels: int) -> None:
 
 
 class EpochBatchSampler(EpochSampler):
-    """Yields (epoch, indices, draws) batch by batch, shuffled by (seed, epoch), or else in order.
+    """Yields (epoch, indices) batch by batch, shuffled by (seed, epoch), or else in order.
 
-    `draws` are what the random numbers of the pictures follow from: their indices, or with
-    `weights` their places in the order. A single last picture joins the batch before it, because
-    BatchNorm cannot train on one.
+    With `weights` it yields (epoch, indices, draws). A single last picture joins the batch before
+    it, because BatchNorm cannot train on one.
     """
 
     def __init__(
@@ -156,12 +155,13 @@ class EpochBatchSampler(EpochSampler):
         full, rest = divmod(self.count, self.batch_size)
         return full + (rest > 1 or full == 0)
 
-    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple]:
         epoch, order = self.next_order()
-        draws = order if self.weights is None else torch.arange(self.count)
+        draws = torch.arange(self.count)
         starts = range(0, len(self) * self.batch_size, self.batch_size)
         for start, end in zip(starts, [*starts[1:], self.count], strict=True):
-            yield epoch, order[start:end], draws[start:end]
+            batch = epoch, order[start:end]
+            yield batch if self.weights is None else (*batch, draws[start:end])
 
 
 def batch_loader(
