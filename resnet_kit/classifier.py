@@ -29,7 +29,7 @@ from .files import atomic_file, digest_of, fit_weights, read_weights, save_weigh
 from .models.resnets import cifar_resnet
 from .models.transfer import find_head, head_of, kept_modes, pretrained
 from .models.weights import weights
-from .settings import check_count, own_random_numbers, progress_bar, user_path
+from .settings import check_count, own_random_numbers, progress_bar, user_path, wrong
 
 _ONE_AT_A_TIME = threading.Lock()  # hooks and modes are the model's, whichever thread asks
 
@@ -59,7 +59,7 @@ class Classifier:
         import pandas as pd
 
         if not 1 <= top_k <= len(self.classes):
-            raise ValueError(f"top_k is {top_k}; expected 1 to {len(self.classes)}")
+            raise wrong("top_k", top_k, f"1 to {len(self.classes)}")
         check_count("batch_size", batch_size)
         items = _listed(pictures)
         rows = []

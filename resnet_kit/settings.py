@@ -111,10 +111,21 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def wrong(name: str, value, expected: str) -> ValueError:
+    """Return the error that says what an argument is and what was expected."""
+    if isinstance(value, type):
+        found = f"the class {value.__name__}"
+    elif value is None or isinstance(value, str | int | float | list | tuple | dict):
+        found = repr(value)
+    else:
+        found = f"a {type(value).__name__}"
+    return ValueError(f"{name} is {found}; expected {expected}")
+
+
 def check_count(name: str, value) -> None:
     """Refuse what is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        raise wrong(name, value, "a whole number of at least 1")
 
 
 def seed_everything(seed: int) -> None:

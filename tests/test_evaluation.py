@@ -309,10 +309,10 @@ def test_mistakes_of_pictures_without_files_are_drawn_from_their_loader():
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (lambda loaders: loaders, "holds several loaders; expected a loader .* loaders.train"),
-        (lambda loaders: loaders.test, "loader is None; .* without a test split has None"),
-        (lambda loaders: loaders.val.dataset, "torch.utils.data.DataLoader makes one"),
-        (lambda loaders: "val", "loader is 'val'; expected a loader"),
+        (lambda loaders: loaders, "loader is a Loaders; expected one loader .* loaders.train"),
+        (lambda loaders: loaders.test, "loader is None; .*is None without a test split"),
+        (lambda loaders: loaders.val.dataset, "expected one loader .* or a DataLoader"),
+        (lambda loaders: "val", "loader is 'val'; expected one loader"),
     ],
 )
 def test_what_is_no_loader_is_refused_with_what_to_pass(folder, loader, message):
@@ -338,5 +338,5 @@ def test_what_is_no_model_is_refused():
     ):
         with pytest.raises(ValueError, match="model is 'resnet18'; expected a torch.nn.Module"):
             call("resnet18")
-        with pytest.raises(ValueError, match="model is the class ReLU; expected one of it"):
+        with pytest.raises(ValueError, match="model is the class ReLU; expected a torch.nn"):
             call(nn.ReLU)

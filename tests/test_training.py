@@ -873,14 +873,14 @@ def test_fp32_is_fp32_on_the_way_back_too(elsewhere):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"criterion": "swap"}, "the criterion is an optimizer; expected"),
-        ({"criterion": nn.CrossEntropyLoss}, r"criterion is the class CrossEntropyLoss.* add \(\)"),
+        ({"criterion": "swap"}, "criterion is a SGD; expected a loss such as CrossEntropyLoss"),
+        ({"criterion": nn.CrossEntropyLoss}, "criterion is the class CrossEntropyLoss; expected"),
         ({"criterion": "loss"}, "criterion is 'loss'; expected a loss such as"),
-        ({"optimizer": torch.optim.SGD}, "optimizer is .*SGD.*; expected a torch.optim.Optimizer"),
-        ({"optimizer": nn.CrossEntropyLoss()}, "optimizer is CrossEntropyLoss"),
+        ({"optimizer": torch.optim.SGD}, "optimizer is the class SGD; expected, say, torch.optim"),
+        ({"optimizer": nn.CrossEntropyLoss()}, "optimizer is a CrossEntropyLoss; expected"),
         ({"epochs": None}, "epochs is None; expected a whole number of at least 1"),
         ({"epochs": True}, "epochs is True; expected a whole number"),
-        ({"model": small_net}, "model is .*small_net.*; expected a torch.nn.Module"),
+        ({"model": small_net}, "model is a function; expected a torch.nn.Module"),
         ({"scheduler": lambda o: "cosine"}, "scheduler is 'cosine'; expected one of torch.optim"),
     ],
 )

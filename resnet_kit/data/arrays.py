@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as V
 
 from ..devices import default_device, send
 from ..models.weights import Weights, check_weights
-from ..settings import mixed_seed
+from ..settings import mixed_seed, wrong
 from .images import check_uint8_pictures, mean_std
 from .loaders import Loaders, balancing_weights, batch_loader, check_options
 
@@ -291,10 +291,8 @@ def _checked_sizes(size: int | Mapping[int, int]) -> dict[int, int]:
     sizes = dict(size) if isinstance(size, Mapping) else {1: size}
     numbers = [*sizes, *sizes.values()]
     if not all(isinstance(n, Integral) and n >= 1 for n in numbers) or 1 not in sizes:
-        raise ValueError(
-            f"size is {size!r}; expected pixels, or pixels from epoch 1 on and from later epochs "
-            "on, such as {1: 32, 9: 64}"
-        )
+        later = "pixels from epoch 1 on and from later epochs on, such as {1: 32, 9: 64}"
+        raise wrong("size", size, f"pixels, or {later}")
     return {int(epoch): int(pixels) for epoch, pixels in sizes.items()}
 
 

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from ..devices import cpu_count, default_device
 from ..models.weights import Weights, check_weights
-from ..settings import check_count, counted, mixed_seed, own_random_numbers, quick_mode
+from ..settings import check_count, counted, mixed_seed, own_random_numbers, quick_mode, wrong
 from .images import existing_folder, mean_std, picture_files, read_image
 from .loaders import (
     EpochSampler,
@@ -40,7 +40,7 @@ class Split:
 def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str, Split]:
     """Return the splits "train", "val" and perhaps "test" of a folder."""
     if val_from_train is not None and not 0 < val_from_train < 1:
-        raise ValueError(f"val_from_train is {val_from_train}; expected a share between 0 and 1")
+        raise wrong("val_from_train", val_from_train, "a share between 0 and 1")
     if not (root / "train").exists():
         check_no_splits(root)
         return _hold_out(_scan(root), val_from_train or 0.2, seed)
@@ -129,7 +129,7 @@ def _hold_out(split: Split, share: float, seed: int) -> dict[str, Split]:
 def share_of(split: Split, share: float, seed: int) -> Split:
     """Keep `share` of each class; a larger share of the same seed holds all of a smaller one's."""
     if not 0 < share <= 1:
-        raise ValueError(f"train_share is {share}; expected a share above 0 and up to 1")
+        raise wrong("train_share", share, "a share above 0 and up to 1")
     return split if share == 1 else _only(split, _chosen(split, share, mixed_seed(seed, 1)))
 
 
@@ -221,7 +221,7 @@ class Prepare:
             "trivial": [*crop, v2.TrivialAugmentWide()],
         }
         if isinstance(augment, str) and augment not in named:
-            raise ValueError(f"augment is {augment!r}; expected {', '.join(named)} or a transform")
+            raise wrong("augment", augment, f"{', '.join(named)} or a transform")
         self.augment = v2.Compose(named[augment]) if isinstance(augment, str) else augment
         self.normalize = v2.Normalize(list(self.mean), list(self.std), inplace=True)
 

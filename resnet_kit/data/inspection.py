@@ -44,6 +44,9 @@ class Seen:
     def usable(self) -> bool:
         return all(usable for _, _, usable in self.problems)
 
+    def kinds(self) -> list[str]:
+        return [kind for kind, _, _ in self.problems]
+
 
 def look(path: Path, root: Path, has_splits: bool) -> Seen:
     """Return what one file is, decoded once."""
@@ -212,17 +215,12 @@ class FolderReport:
         """Return a row per file: split, class, width and height in pixels, usable, problems."""
         import pandas as pd
 
-        return pd.DataFrame(
-            {
-                "file": [x.name for x in self._seen],
-                "split": [x.split for x in self._seen],
-                "class": [x.label for x in self._seen],
-                "width": [x.width for x in self._seen],
-                "height": [x.height for x in self._seen],
-                "usable": [x.usable for x in self._seen],
-                "problems": [", ".join(kind for kind, _, _ in x.problems) for x in self._seen],
-            }
-        )
+        rows = [
+            (x.name, x.split, x.label, x.width, x.height, x.usable, ", ".join(x.kinds()))
+            for x in self._seen
+        ]
+        columns = ["file", "split", "class", "width", "height", "usable", "problems"]
+        return pd.DataFrame(rows, columns=columns)
 
     def problems(self):
         """Return a row per problem of a file: file, problem, detail, and if it is usable still."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from ..settings import check_count, mixed_seed
+from ..settings import check_count, mixed_seed, wrong
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -101,26 +101,17 @@ class EpochSampler(Sampler):
 
 def check_loader(name: str, loader) -> None:
     """Refuse what is no loader of (inputs, labels) and say what to pass instead."""
-    wanted = "expected a loader of (inputs, labels), such as loaders.train or loaders.val"
-    if loader is None:
-        raise ValueError(
-            f"{name} is None; {wanted}. A data set without a test split has None as loaders.test"
-        )
-    if hasattr(loader, "train") and hasattr(loader, "val"):
-        raise ValueError(f"{name} is {loader!r}, which holds several loaders; {wanted}")
-    if isinstance(loader, type | str) or not hasattr(loader, "__iter__"):
-        raise ValueError(
-            f"{name} is {loader!r}; {wanted}: torch.utils.data.DataLoader makes one of a data set"
-        )
+    several = hasattr(loader, "train") and hasattr(loader, "val")
+    if several or isinstance(loader, type | str) or not hasattr(loader, "__iter__"):
+        which = "such as loaders.train or loaders.val (loaders.test is None without a test split)"
+        raise wrong(name, loader, f"one loader of (inputs, labels), {which}, or a DataLoader")
 
 
 def check_loaders(loaders) -> None:
     """Refuse what does not hold the loaders of a whole data set."""
     if not isinstance(loaders, Loaders):
-        raise ValueError(
-            f"loaders is {loaders!r}; expected the Loaders of a whole data set, as image_folders, "
-            "array_loaders and named_dataset return them"
-        )
+        makers = "image_folders, array_loaders and named_dataset"
+        raise wrong("loaders", loaders, f"the Loaders of a whole data set, as of {makers}")
 
 
 def check_options(batch_size: int, mean, std, channels: int) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from ..files import fit_weights, without_prefixes
-from ..settings import check_count, mixed_seed, own_random_numbers
+from ..settings import check_count, mixed_seed, own_random_numbers, wrong
 from .weights import Weights, check_weights
 
 
@@ -37,10 +37,8 @@ def pretrained(weights: Weights, *, num_classes: int, seed: int = 0) -> nn.Modul
 
 def check_model(model) -> None:
     """Refuse what is no model."""
-    if isinstance(model, type):
-        raise ValueError(f"model is the class {model.__name__}; expected one of it: make it first")
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model is {model!r}; expected a torch.nn.Module, as rk.pretrained gives")
+        raise wrong("model", model, "a torch.nn.Module, as rk.pretrained gives")
 
 
 def head_name(model: nn.Module) -> str:

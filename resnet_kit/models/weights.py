@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.models import get_model_weights, list_models
 
 from ..files import read_weights
-from ..settings import quick_mode, short_path, user_path
+from ..settings import quick_mode, short_path, user_path, wrong
 
 SHIPPED = Path(__file__).with_name("shipped")  # made by benchmarks/pretraining.py
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -79,7 +79,7 @@ def weights(arch: str, source: str | Path | None = "auto") -> Weights:
 def check_weights(weights) -> None:
     """Refuse what are no `Weights`."""
     if not isinstance(weights, Weights):
-        raise ValueError(f'{weights!r} are no weights; expected, say, rk.weights("resnet18")')
+        raise wrong("weights", weights, 'what rk.weights("resnet18") gives, say')
 
 
 def _imagenet(arch: str) -> Weights:
@@ -100,17 +100,10 @@ def _imagenet(arch: str) -> Weights:
                 'connection, or take the package\'s own: rk.weights("resnet18", "tiny")'
             ) from error
 
-    return Weights(
-        arch,
-        "imagenet",
-        preset.crop_size[0],
-        tuple(preset.mean),
-        tuple(preset.std),
-        tuple(enum.meta["categories"]),
-        read,
-        resize=preset.resize_size[0],
-        interpolation=preset.interpolation.value,
-    )
+    names = tuple(enum.meta["categories"])
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    size, resize, how = preset.crop_size[0], preset.resize_size[0], preset.interpolation.value
+    return Weights(arch, "imagenet", size, mean, std, names, read, resize, how)
 
 
 def _cached(arch: str) -> bool:
@@ -184,21 +177,12 @@ def _from_file(arch: str, path: Path) -> Weights:
             "weights"
         )
     state, header = read_weights(path)
-    size, classes = header.get("size", 224), tuple(header.get("classes", ()))
     if "mean" not in header:
         print(
             f"{short_path(path)} does not say how its pictures were prepared: taken as ImageNet's."
         )
-    mean, std = header.get("mean", IMAGENET_MEAN), header.get("std", IMAGENET_STD)
-    resize, interpolation = header.get("resize"), header.get("interpolation", "bilinear")
-    return Weights(
-        arch,
-        "file",
-        size,
-        tuple(mean),
-        tuple(std),
-        classes,
-        lambda: state,
-        resize=resize,
-        interpolation=interpolation,
-    )
+    mean = tuple(header.get("mean", IMAGENET_MEAN))
+    std = tuple(header.get("std", IMAGENET_STD))
+    size, resize = header.get("size", 224), header.get("resize")
+    names, how = tuple(header.get("classes", ())), header.get("interpolation", "bilinear")
+    return Weights(arch, "file", size, mean, std, names, lambda: state, resize, how)

@@ -36,6 +36,7 @@ from ..settings import (
     progress_bar,
     seed_everything,
     user_path,
+    wrong,
 )
 from .state import History, RunSettings, TrainingRun, restore, save
 
@@ -257,16 +258,7 @@ def train_and_eval(
     folder = None if checkpoint is None else user_path(checkpoint)
     wanted = fast_format(device, precision)
     with own_random_numbers(mixed_seed(seed), device), memory_format(model, wanted, optimizer):
-        run = TrainingRun(
-            model,
-            criterion,
-            optimizer,
-            device,
-            settings,
-            scheduler=scheduler,
-            memory_format=wanted,
-            compile=compile,
-        )
+        run = TrainingRun(model, criterion, optimizer, device, settings, scheduler, wanted, compile)
         optimizer.zero_grad(set_to_none=True)  # gradients of an earlier cell
         with run.interrupts:
             restore(run, folder, resume)
@@ -358,19 +350,13 @@ def _check_loaders(train_loader, val_loader) -> None:
 def check_objects(model: nn.Module, criterion: Callable, optimizer: Optimizer) -> None:
     """Refuse what are no model, criterion and optimizer, or what do not belong together."""
     check_model(model)
-    if isinstance(criterion, Optimizer):
-        raise ValueError("the criterion is an optimizer; expected (…, criterion, optimizer, …)")
-    if isinstance(criterion, type):
-        raise ValueError(f"criterion is the class {criterion.__name__}; expected one of it: add ()")
-    if not callable(criterion) or isinstance(criterion, str):
-        raise ValueError(f"criterion is {criterion!r}; expected a loss such as CrossEntropyLoss()")
+    if isinstance(criterion, type | Optimizer) or not callable(criterion):
+        loss = "a loss such as CrossEntropyLoss(), with its parentheses, before the optimizer"
+        raise wrong("criterion", criterion, loss)
     if getattr(criterion, "reduction", "mean") not in ("mean", "sum"):
         raise ValueError(f'{criterion} gives no single number; expected reduction="mean"')
     if not isinstance(optimizer, Optimizer):
-        raise ValueError(
-            f"optimizer is {optimizer!r}; expected a torch.optim.Optimizer such as "
-            "torch.optim.AdamW(model.parameters())"
-        )
+        raise wrong("optimizer", optimizer, "one such as torch.optim.AdamW(model.parameters())")
     _check_parameters(model, optimizer)
 
 
@@ -410,10 +396,7 @@ def _announce_other_statistics(model: nn.Module, loader) -> None:
 
 def _check_scheduler(scheduler, scheduler_every: str, optimizer: Optimizer) -> None:
     if scheduler is not None and not hasattr(scheduler, "optimizer"):
-        raise ValueError(
-            f"scheduler is {scheduler!r}; expected one of torch.optim.lr_scheduler, made with the "
-            "optimizer"
-        )
+        raise wrong("scheduler", scheduler, "one of torch.optim.lr_scheduler")
     if scheduler is not None and scheduler.optimizer is not optimizer:
         raise ValueError("the scheduler belongs to another optimizer; build it on this one")
     if scheduler_every == "step" and isinstance(scheduler, ReduceLROnPlateau):

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..files import atomic_file, fit_weights, put_weights, save_weights
-from ..settings import check_count, counted, short_path
+from ..settings import check_count, counted, short_path, wrong
 
 
 @dataclass(repr=False)
@@ -134,13 +134,11 @@ class RunSettings:
     def __post_init__(self):
         check_count("accumulate", self.accumulate)
         if self.average is not None and not 0 < self.average < 1:
-            raise ValueError(f"average is {self.average!r}; expected a decay between 0 and 1")
+            raise wrong("average", self.average, "a decay between 0 and 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm is {self.clip_norm!r}; expected a number above 0")
+            raise wrong("clip_norm", self.clip_norm, "a number above 0")
         if self.scheduler_every not in ("epoch", "step"):
-            raise ValueError(
-                f'scheduler_every is {self.scheduler_every!r}; expected "epoch" or "step"'
-            )
+            raise wrong("scheduler_every", self.scheduler_every, '"epoch" or "step"')
 
 
 class TrainingRun:
@@ -153,7 +151,6 @@ class TrainingRun:
         optimizer: Optimizer,
         device: torch.device,
         settings: RunSettings,
-        *,
         scheduler: LRScheduler | None = None,
         memory_format: torch.memory_format | None = None,
         compile: bool = False,
