@@ -132,11 +132,11 @@ def memory_format(
     """Hold convolution weights in this format inside, and give them their strides back after."""
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 4]
     strides = [tensor.stride() for tensor in tensors]
-    if wanted is not None:
-        for tensor in tensors:
-            tensor.data = tensor.data.contiguous(memory_format=wanted)
-    match_strides(optimizer)
     try:
+        if wanted is not None:
+            for tensor in tensors:
+                tensor.data = tensor.data.contiguous(memory_format=wanted)
+        match_strides(optimizer)
         yield
     finally:
         for tensor, stride in zip(tensors, strides, strict=True):

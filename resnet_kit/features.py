@@ -12,7 +12,7 @@ from .data.loaders import Loaders, batch_loader, check_loaders, counts_of, split
 from .devices import arithmetic, fast_format, memory_format, place, resolve_precision, send
 from .evaluation.evaluation import Evaluation, checked_logits
 from .models.transfer import check_model, head_name, kept_modes
-from .settings import check_count, counted, progress_bar
+from .settings import Interrupts, check_count, counted, progress_bar
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -117,8 +117,8 @@ def _before_the_head(
     head = model.get_submodule(head_name(model))
     hook = head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].float().cpu()))
     try:
-        with kept_modes(model):
-            for inputs, targets in batches:
+        with Interrupts() as interrupts, kept_modes(model):
+            for inputs, targets in interrupts.batches(batches):
                 with torch.no_grad(), arithmetic(device, precision):
                     checked_logits(model.eval(), send(inputs, device))
                 labels.append(targets.cpu())

@@ -5,7 +5,9 @@ import functools
 import os
 import platform
 import random
+import signal
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -163,6 +165,67 @@ def own_random_numbers(seed: int, device: torch.device | None = None):
             torch.cuda.set_rng_state_all(accelerators)
         if on_mps:
             torch.mps.set_rng_state(accelerator)
+
+
+class Interrupts:
+    """Hears Ctrl-C between two steps, so that none is left half done.
+
+    Inside, the first press is remembered, and `check` raises it as a KeyboardInterrupt. While the
+    next batch is awaited a press is raised at once; a second press is raised wherever it comes.
+    Once one was raised, or `closing` is set, presses are ignored: what is put back is put back
+    whole. Python itself drops a KeyboardInterrupt that comes in a destructor or while a worker
+    starts; `check` raises that one too.
+    """
+
+    def __init__(self):
+        self.presses, self.waiting, self.closing, self.before = 0, False, False, None
+
+    def __enter__(self):
+        self.gradients, self.nesting = torch.is_grad_enabled(), _autocast_nesting()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self.before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def _press(self, number, frame) -> None:
+        self.presses += 1
+        second = self.presses == 2 and not self.closing
+        if self.waiting or second:
+            self.check()
+
+    def check(self) -> None:
+        """Raise a press that was remembered."""
+        if self.presses:
+            self.closing = True
+            raise KeyboardInterrupt
+
+    def batches(self, loader) -> Iterator:
+        """Yield the batches of a loader; a press is raised before and while one is awaited."""
+        self.waiting = True
+        try:
+            self.check()
+            for batch in loader:
+                self.waiting = False
+                yield batch
+                self.waiting = True
+                self.check()
+            self.check()
+        finally:
+            self.waiting = False
+
+    def __exit__(self, *error) -> None:
+        self.closing = True
+        torch.set_grad_enabled(self.gradients)  # an exit of no_grad or autocast may be cut short
+        while _autocast_nesting() > self.nesting:
+            if torch.autocast_decrement_nesting() == 0:
+                torch.clear_autocast_cache()
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+
+def _autocast_nesting() -> int:
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
 
 
 def progress_bar(iterable=None, *, total=None, description="", show=True):

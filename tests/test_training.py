@@ -1,3 +1,4 @@
+import copy
 import io
 import multiprocessing
 import os
@@ -659,7 +660,8 @@ def test_non_finite_loss_stops_with_the_best_weights(capsys):
     model, history = run(epochs=5, criterion=Exploding())
     assert (history.stopped, len(history.rows)) == ("non-finite", 2)
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
-    assert "a loss that is not finite after 2 epochs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "a loss that is not finite (batch 1 of epoch 3) after 2 epochs; the model holds" in said
 
 
 def test_labels_beyond_the_head_and_grey_pictures_are_explained():
@@ -876,7 +878,7 @@ def test_fp32_is_fp32_on_the_way_back_too(elsewhere):
         ({"criterion": "swap"}, "criterion is a SGD; expected a loss such as CrossEntropyLoss"),
         ({"criterion": nn.CrossEntropyLoss}, "criterion is the class CrossEntropyLoss; expected"),
         ({"criterion": "loss"}, "criterion is 'loss'; expected a loss such as"),
-        ({"optimizer": torch.optim.SGD}, "optimizer is the class SGD; expected, say, torch.optim"),
+        ({"optimizer": torch.optim.SGD}, "optimizer is the class SGD; expected one such as"),
         ({"optimizer": nn.CrossEntropyLoss()}, "optimizer is a CrossEntropyLoss; expected"),
         ({"epochs": None}, "epochs is None; expected a whole number of at least 1"),
         ({"epochs": True}, "epochs is True; expected a whole number"),
@@ -932,3 +934,114 @@ def test_checkpoints_may_lie_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     run(epochs=1, checkpoint="~/run")
     assert (tmp_path / "run" / "last.pt").is_file()
+
+
+def exploding(at: int):
+    """A criterion whose loss is not finite at one training batch."""
+
+    class Exploding(nn.CrossEntropyLoss):
+        count = 0
+
+        def forward(self, logits, labels):
+            self.count += logits.requires_grad
+            return super().forward(logits, labels) * (float("nan") if self.count == at else 1)
+
+    return Exploding()
+
+
+def test_a_loss_that_is_not_finite_in_the_first_epoch_ruins_nothing(capsys):
+    model = small_net()
+    before, optimizer = state(model), torch.optim.Adam(model.parameters(), lr=0.01)
+    _, history = run(model, 3, optimizer=optimizer, criterion=exploding(2))
+    assert (history.stopped, history.rows) == ("non-finite", [])
+    assert same(state(model), before)
+    assert "(batch 2 of epoch 1) before the first validation; the weights are those of the beg" in (
+        capsys.readouterr().out
+    )
+    _, history = run(model, 2, optimizer=optimizer)
+    assert history.stopped == "finished", "the optimizer has learned nothing from it"
+    assert all(torch.isfinite(tensor).all() for tensor in state(model).values())
+
+
+def test_the_optimizer_is_as_it_was_when_a_loss_is_not_finite():
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    run(model, 1, optimizer=optimizer)
+    before = copy.deepcopy(optimizer.state_dict())
+    run(
+        model,
+        5,
+        optimizer=optimizer,
+        criterion=exploding(5),
+        scheduler=lambda o: LambdaLR(o, lambda n: 0.5**n),
+    )
+    after = optimizer.state_dict()
+    for number, moments in before["state"].items():
+        assert torch.equal(after["state"][number]["momentum_buffer"], moments["momentum_buffer"])
+
+
+class Pressing:
+    """A loader that presses Ctrl-C before its n-th batch is handed over."""
+
+    def __init__(self, loader, at, presses=1):
+        self.loader, self.at, self.presses = loader, at, presses
+
+    def __iter__(self):
+        for number, batch in enumerate(self.loader, 1):
+            if number == self.at:
+                for _ in range(self.presses):
+                    signal.raise_signal(signal.SIGINT)
+            yield batch
+
+
+def test_a_press_in_a_step_is_heard_after_it(ctrl_c):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.steps = small_net(), 0
+
+        def forward(self, images):
+            if self.training:
+                self.steps += 1
+                if self.steps == 5:
+                    signal.raise_signal(signal.SIGINT)
+            return self.net(images)
+
+    optimizer_steps = []
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_post_hook(lambda *_: optimizer_steps.append(1))
+    _, history = run(model, 9, optimizer=optimizer)
+    assert (history.stopped, len(history.rows), len(optimizer_steps)) == ("interrupted", 1, 5)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_presses_while_things_are_put_back_are_ignored(ctrl_c, monkeypatch):
+    original = loop.put_weights
+
+    def pressing(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        original(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    whole, _ = run(epochs=1, precision="fp32")
+    monkeypatch.setattr(loop, "put_weights", pressing)
+    train = Interrupting(tensor_loader(shuffle=True), 5)
+    model, history = run(epochs=9, train=train, precision="fp32")
+    assert (history.stopped, len(history.rows)) == ("interrupted", 1)
+    assert same(state(model), state(whole)) and not model.training
+
+
+def test_an_interrupted_evaluation_or_search_leaves_all_as_it_was(ctrl_c):
+    model = small_net()
+    model.train()
+    before = state(model)
+    with pytest.raises(KeyboardInterrupt):
+        rk.evaluate(model, Pressing(tensor_loader(), 2), progress=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, Pressing(tensor_loader(), 2))
+    assert same(state(model), before) and model.training and torch.is_grad_enabled()
+    assert optimizer.param_groups[0]["lr"] == 0.1 and not optimizer.state
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -29,12 +29,27 @@ SPLITS = ("train", *VAL_NAMES, "test")
 
 @dataclass(frozen=True)
 class Split:
-    """The pictures of one split: files, and labels that number the classes."""
+    """The pictures of one split: pairs of a file and a label that numbers its class."""
 
     folder: Path
     classes: tuple[str, ...]
-    files: list[Path]
-    labels: list[int]
+    pictures: list[tuple[Path, int]]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(file for file, _ in self.pictures)
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return tuple(label for _, label in self.pictures)
+
+    def of_class(self, label: int) -> list[Path]:
+        """Return the files of one class."""
+        return [file for file, other in self.pictures if other == label]
+
+    def only(self, wanted: set[Path]) -> "Split":
+        """Return the split with these files alone."""
+        return replace(self, pictures=[pair for pair in self.pictures if pair[0] in wanted])
 
 
 def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str, Split]:
@@ -47,7 +62,8 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
     folders = [root / name for name in VAL_NAMES if (root / name).exists()]
     if len(folders) > 1:
         names = " and ".join(folder.name for folder in folders)
-        raise ValueError(f"{root} has {names}: expected one validation folder; rename the other")
+        where = root.absolute()
+        raise ValueError(f"{where} has {names}: expected one validation folder; rename the other")
     train = _scan(root / "train")
     others = {"val": _scan(folders[0])} if folders else {}
     if (root / "test").exists():
@@ -57,14 +73,14 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
     if val_from_train is None:
         if not folders:
             raise ValueError(
-                f"{root} has train but none of {', '.join(VAL_NAMES)}; "
+                f"{root.absolute()} has train but none of {', '.join(VAL_NAMES)}; "
                 "val_from_train=0.15 holds validation pictures out of train"
             )
         return {"train": train, **others}
     if len(others) > 1:
         raise ValueError(
-            f"{root} has {folders[0].name} and test, so there is nothing to hold out; leave out "
-            f"val_from_train, or move {folders[0].name} away"
+            f"{root.absolute()} has {folders[0].name} and test, so there is nothing to hold out; "
+            f"leave out val_from_train, or move {folders[0].name} away"
         )
     held = _hold_out(train, val_from_train, seed)
     return {**held, "test": next(iter(others.values()))} if others else held
@@ -76,37 +92,40 @@ def check_no_splits(root: Path) -> None:
         word = path.name.lower().replace("-", "_").split("_")[0]
         if path.is_dir() and word in ("train", "training", "test", "testing", *VAL_NAMES):
             raise ValueError(
-                f"{path} looks like a split, not like a class; expected train, val (and test) in "
-                f"{root}: rename the folder"
+                f"{path.absolute()} looks like a split, not like a class; expected train, val (and "
+                "test) beside each other: rename the folder"
             )
 
 
 def _scan(folder: Path) -> Split:
     """Find the classes of a folder (its visible folders, sorted) and their pictures."""
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; expected a folder with one folder per class")
+        raise NotADirectoryError(
+            f"{folder.absolute()} is a file; expected a folder with one folder per class"
+        )
     found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not found:
-        raise ValueError(f"no folders in {folder}; expected one folder of pictures per class")
-    files, labels = [], []
+        where = folder.absolute()
+        raise ValueError(f"no folders in {where}; expected one folder of pictures per class")
+    pictures = []
     for label, path in enumerate(found):
-        pictures = picture_files(path)
-        if not pictures:
+        files = picture_files(path)
+        if not files:
             others = sorted({p.suffix for p in path.rglob("*") if p.is_file()})
             seen = f" (only {', '.join(others)} files)" if others else ""
             raise ValueError(
-                f"class {path.name} in {folder} has no pictures{seen}; add some or remove it"
+                f"class {path.name} in {folder.absolute()} has no pictures{seen}; add some or "
+                "remove it"
             )
-        files += pictures
-        labels += [label] * len(pictures)
-    return Split(folder, tuple(path.name for path in found), files, labels)
+        pictures += [(file, label) for file in files]
+    return Split(folder, tuple(path.name for path in found), pictures)
 
 
 def _check_same_classes(train: Split, other: Split) -> None:
     for name in sorted({*train.classes} ^ {*other.classes}):
         here, there = (train, other) if name in train.classes else (other, train)
         raise ValueError(
-            f"class {name} is in {here.folder} but not in {there.folder}; "
+            f"class {name} is in {here.folder.absolute()} but not in {there.folder.absolute()}; "
             "expected the same folders in every split"
         )
 
@@ -115,22 +134,21 @@ def _hold_out(split: Split, share: float, seed: int) -> dict[str, Split]:
     """Hold `share` of each class out as "val"; copies stay together, in other classes too."""
     chosen = _chosen(split, share, seed)
     for label, name in enumerate(split.classes):
-        files = [f for f, other in zip(split.files, split.labels, strict=True) if other == label]
+        files = split.of_class(label)
         if chosen.issuperset(files):
             raise ValueError(
-                f"class {name} has {len(files)} pictures, too few different ones to hold "
-                f"{share:.0%} out for validation and keep one to learn from; add some, or hold out "
-                "less"
+                f"class {name} has {counted(len(files), 'picture')}, too few different ones to "
+                f"hold {share:.0%} out for validation and keep one to learn from; add some, or "
+                "hold out less"
             )
-    val = _only(split, chosen)
-    return {"train": _only(split, set(split.files) - chosen), "val": val}
+    return {"train": split.only(set(split.files) - chosen), "val": split.only(chosen)}
 
 
 def share_of(split: Split, share: float, seed: int) -> Split:
     """Keep `share` of each class; a larger share of the same seed holds all of a smaller one's."""
     if not 0 < share <= 1:
         raise wrong("train_share", share, "a share above 0 and up to 1")
-    return split if share == 1 else _only(split, _chosen(split, share, mixed_seed(seed, 1)))
+    return split if share == 1 else split.only(_chosen(split, share, mixed_seed(seed, 1)))
 
 
 def _chosen(split: Split, share: float, seed: int) -> set[Path]:
@@ -142,17 +160,10 @@ def _chosen(split: Split, share: float, seed: int) -> set[Path]:
     keys = {f: hashlib.sha256(b"%d:" % seed + f.read_bytes()).digest() for f in split.files}
     chosen = set()
     for label in range(len(split.classes)):
-        ranked = sorted(
-            keys[f] for f, other in zip(split.files, split.labels, strict=True) if other == label
-        )
+        ranked = sorted(keys[file] for file in split.of_class(label))
         limit = ranked[max(1, round(share * len(ranked))) - 1]
         chosen |= {key for key in ranked if key <= limit}
     return {file for file, key in keys.items() if key in chosen}
-
-
-def _only(split: Split, wanted: set[Path]) -> Split:
-    pairs = [pair for pair in zip(split.files, split.labels, strict=True) if pair[0] in wanted]
-    return replace(split, files=[f for f, _ in pairs], labels=[label for _, label in pairs])
 
 
 class PictureFiles(Dataset):
@@ -163,7 +174,7 @@ class PictureFiles(Dataset):
     """
 
     def __init__(self, split: Split, transform: "Prepare", seed: int = 0):
-        self.files, self.labels, self.classes = tuple(split.files), split.labels, split.classes
+        self.files, self.labels, self.classes = split.files, split.labels, split.classes
         self.transform, self.seed = transform, seed
         self.mean, self.std = transform.mean, transform.std
 
@@ -285,7 +296,7 @@ def image_folders(
     check_count("size", size)
     _announce_oddities(splits, augment)
     if mean is None:
-        stats = like or mean_std(splits["train"].files)
+        stats = like or mean_std(list(splits["train"].files))
         mean, std = stats.mean, stats.std
     how = {}
     if like is not None:
@@ -321,7 +332,7 @@ def image_folders(
         size=int(size),
         mean=still.mean,
         std=still.std,
-        files={name: tuple(split.files) for name, split in splits.items()},
+        files={name: split.files for name, split in splits.items()},
         unaugmented=loader("train", still),
     )
 

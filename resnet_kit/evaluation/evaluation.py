@@ -15,7 +15,7 @@ from ..data.images import read_image
 from ..data.loaders import check_loader
 from ..devices import arithmetic, place, resolve_precision, send
 from ..models.transfer import check_model, kept_modes
-from ..settings import counted, progress_bar
+from ..settings import Interrupts, counted, progress_bar
 from .grad_cam import grad_cam
 
 
@@ -259,12 +259,12 @@ def evaluate(
     """
     check_model(model)
     check_loader("loader", loader)
-    device = place(model)
-    precision = resolve_precision(device, precision)
     criterion = nn.CrossEntropyLoss()
     probabilities, labels, losses = [], [], []
-    batches = progress_bar(loader, description="evaluate", show=progress)
-    with kept_modes(model):
+    with Interrupts() as interrupts, kept_modes(model):
+        device = place(model)
+        precision = resolve_precision(device, precision)
+        batches = interrupts.batches(progress_bar(loader, description="evaluate", show=progress))
         for logits, targets in predict_batches(model, batches, device, precision):
             probabilities.append(logits.softmax(1))
             labels.append(targets)

@@ -28,6 +28,7 @@ from ..evaluation.evaluation import check_labels, checked_logits, predict_batche
 from ..files import put_weights
 from ..models.transfer import check_model, train_mode
 from ..settings import (
+    Interrupts,
     check_count,
     counted,
     keep_freed_memory,
@@ -38,7 +39,7 @@ from ..settings import (
     user_path,
     wrong,
 )
-from .state import History, RunSettings, TrainingRun, restore, save
+from .state import History, RunSettings, TrainingRun, copied, restore, save
 
 
 class Meter:
@@ -47,11 +48,15 @@ class Meter:
     def __init__(self, device: torch.device):
         self.loss = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.weight, self.seen = 0, 0
+        self.weight, self.seen, self.batches = 0, 0, 0
+        self.first_bad = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, loss: Tensor, weight: Tensor | int, logits: Tensor, labels: Tensor) -> None:
         """Count a batch whose mean loss is `loss` and that weighs as much as `weight` pictures."""
         targets = labels.argmax(1) if labels.ndim == 2 else labels  # mixed pictures: shares (N, K)
+        self.batches += 1
+        bad = ~torch.isfinite(loss.detach()) & (self.first_bad == 0)
+        self.first_bad += bad * self.batches
         self.loss += loss.detach() * weight
         self.correct += (logits.argmax(1) == targets).sum()
         self.weight += weight
@@ -112,11 +117,11 @@ def train_step(run: TrainingRun, batches: list, meter: Meter) -> None:
         run.scheduler.step()
 
 
-def train_epoch(run: TrainingRun, loader, bar) -> tuple[float, float]:
-    """Take the steps of one epoch; return the mean training loss and accuracy."""
+def train_epoch(run: TrainingRun, loader, bar) -> Meter:
+    """Take the steps of one epoch; return what they summed up to."""
     train_mode(run.model)
     meter, shown = Meter(run.device), time.perf_counter()
-    for batches in _groups(loader, run.settings.accumulate):
+    for batches in _groups(run.interrupts.batches(loader), run.settings.accumulate):
         train_step(run, batches, meter)
         run.interrupts.check()
         bar.update(len(batches))
@@ -125,7 +130,7 @@ def train_epoch(run: TrainingRun, loader, bar) -> tuple[float, float]:
             best = run.history.best_text()
             bar.set_postfix_str(f"loss {loss:.3f}, train {accuracy:.1%}, {best}")
             shown = time.perf_counter()
-    return meter.read()
+    return meter
 
 
 def _groups(loader, size: int) -> Iterator[list]:
@@ -135,29 +140,34 @@ def _groups(loader, size: int) -> Iterator[list]:
         yield group
 
 
-def validate(run: TrainingRun, loader) -> tuple[float, float]:
-    """Return the mean val loss and accuracy."""
+def validate(run: TrainingRun, loader) -> Meter:
+    """Score the validation pictures; return what that summed up to."""
     meter = Meter(run.device)
-    batches = predict_batches(run.scored, loader, run.device, run.settings.precision)
-    for logits, labels in batches:
+    batches = run.interrupts.batches(loader)
+    for logits, labels in predict_batches(run.scored, batches, run.device, run.settings.precision):
         loss, weight = run.criterion(logits, labels), weight_of(run.criterion, labels)
         meter.add(loss / weight if sums_up(run.criterion) else loss, weight, logits, labels)
         run.interrupts.check()
-    return meter.read()
+    return meter
 
 
-def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> bool:
-    """Train and validate once and add a row to the history; False if the loss is not finite."""
+def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> str:
+    """Train and validate once and add a row to the history.
+
+    Return "", or which batch gave a loss that is not finite; then there is no new row.
+    """
     start = time.perf_counter()
     seed_epoch(run.settings.seed, epoch, train_loader, val_loader)
     bar.set_description(f"epoch {epoch}")
-    train_loss, train_accuracy = train_epoch(run, train_loader, bar)
+    trained = train_epoch(run, train_loader, bar)
+    train_loss, train_accuracy = trained.read()
     if not math.isfinite(train_loss):
-        return False
+        return f"batch {trained.first_bad.item()} of epoch {epoch}"
     lr = float(run.optimizer.param_groups[0]["lr"])
-    val_loss, val_accuracy = validate(run, val_loader)
-    if not math.isfinite(val_loss):  # the last step can break weights that gave a finite loss
-        return False
+    validated = validate(run, val_loader)  # the last step can break weights that gave a finite loss
+    val_loss, val_accuracy = validated.read()
+    if not math.isfinite(val_loss):
+        return f"val batch {validated.first_bad.item()} of epoch {epoch}"
     if isinstance(run.scheduler, ReduceLROnPlateau):
         run.scheduler.step(val_loss)
     elif run.scheduler is not None and run.settings.scheduler_every == "epoch":
@@ -171,10 +181,10 @@ def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> bo
         "lr": lr,
         "seconds": time.perf_counter() - start,
     }
-    if run.history.add(row):
-        # A copy: state_dict() returns the live tensors, which the next step overwrites.
-        run.best = {name: t.detach().clone() for name, t in run.scored.state_dict().items()}
-    return True
+    if run.history.is_best(row):  # the copy first: the history must not name weights that are lost
+        run.best, run.beginning = copied(run.scored.state_dict()), None
+    run.history.add(row)
+    return ""
 
 
 def seed_epoch(seed: int, epoch: int, *loaders) -> None:
@@ -249,7 +259,9 @@ def train_and_eval(
     _check_scheduler(scheduler, scheduler_every, optimizer)
     _check_loaders(train_loader, val_loader)
     _announce_other_statistics(model, train_loader)
-    device = place(model, optimizer)
+    with Interrupts() as interrupts:
+        device = place(model, optimizer)
+        interrupts.check()
     settings = RunSettings(
         seed, resolve_precision(device, precision), scheduler_every, accumulate, clip_norm, average
     )
@@ -257,27 +269,30 @@ def train_and_eval(
         keep_freed_memory()
     folder = None if checkpoint is None else user_path(checkpoint)
     wanted = fast_format(device, precision)
-    with own_random_numbers(mixed_seed(seed), device), memory_format(model, wanted, optimizer):
-        run = TrainingRun(model, criterion, optimizer, device, settings, scheduler, wanted, compile)
+    randomness = own_random_numbers(mixed_seed(seed), device)
+    with Interrupts() as interrupts, randomness, memory_format(model, wanted, optimizer):
+        run = TrainingRun(
+            model, criterion, optimizer, device, settings, scheduler, wanted, compile, interrupts
+        )
         optimizer.zero_grad(set_to_none=True)  # gradients of an earlier cell
-        with run.interrupts:
-            restore(run, folder, resume)
-            match_strides(optimizer)
-            history, steps = run.history, _length(train_loader)
-            total = epochs * steps if steps else None
-            with progress_bar(total=total, show=progress) as bar, _keeping_the_best(run):
-                bar.update(len(history.rows) * (steps or 0))
-                for epoch in range(len(history.rows) + 1, epochs + 1):
-                    if _out_of_patience(history, patience):
-                        history.stopped = "patience"
-                        break
-                    if not one_epoch(run, epoch, train_loader, val_loader, bar):
-                        history.stopped = "non-finite"
-                        break
-                    if folder is not None:
-                        save(run, folder, checkpoint_every)
-                    if on_epoch_end is not None:
-                        on_epoch_end(history)
+        restore(run, folder, resume)
+        match_strides(optimizer)
+        history, steps = run.history, _length(train_loader)
+        total = epochs * steps if steps else None
+        with progress_bar(total=total, show=progress) as bar, _keeping_the_best(run):
+            bar.update(len(history.rows) * (steps or 0))
+            for epoch in range(len(history.rows) + 1, epochs + 1):
+                if _out_of_patience(history, patience):
+                    history.stopped = "patience"
+                    break
+                run.not_finite = one_epoch(run, epoch, train_loader, val_loader, bar)
+                if run.not_finite:
+                    history.stopped = "non-finite"
+                    break
+                if folder is not None:
+                    save(run, folder, checkpoint_every)
+                if on_epoch_end is not None:
+                    on_epoch_end(history)
     return history
 
 
@@ -294,23 +309,34 @@ def _keeping_the_best(run: TrainingRun):
         print(f"Stopped by an error {_what_is_kept(history)}")
         raise
     finally:
+        run.interrupts.closing = True
         run.optimizer.zero_grad(set_to_none=True)
-        if run.best is not None:
-            put_weights(run.model, run.best)
+        if history.stopped == "non-finite":
+            run.optimizer.load_state_dict(run.optimizer_state)
+        weights = run.best
+        if weights is None and history.stopped == "non-finite":
+            weights = run.beginning
+        if weights is not None:
+            put_weights(run.model, weights)
         run.model.eval()
     if history.stopped == "interrupted":
         print(f"Stopped by hand {_what_is_kept(history)}")
     if history.stopped == "non-finite":
-        print(f"Stopped by a loss that is not finite {_what_is_kept(history)} Try a smaller lr.")
+        print(
+            f"Stopped by a loss that is not finite ({run.not_finite}) {_what_is_kept(history)} The "
+            "optimizer is as it was at the beginning. Try a smaller lr."
+        )
 
 
 def _what_is_kept(history: History) -> str:
-    if history.best_epoch is None:
-        return "before the first validation; the weights are as they were at that moment."
-    return (
-        f"after {counted(len(history.rows), 'epoch')}; the model holds the best weights so far, "
-        f"of epoch {history.best_epoch} with val accuracy {history.best_accuracy:.1%}."
-    )
+    if history.best_epoch is not None:
+        return (
+            f"after {counted(len(history.rows), 'epoch')}; the model holds the best weights so "
+            f"far, of epoch {history.best_epoch} with val accuracy {history.best_accuracy:.1%}."
+        )
+    if history.stopped == "non-finite":
+        return "before the first validation; the weights are those of the beginning."
+    return "before the first validation; the weights are as they were at that moment."
 
 
 def _out_of_patience(history: History, patience: int | None) -> bool:

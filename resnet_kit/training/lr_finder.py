@@ -1,6 +1,5 @@
 """`find_lr`: which learning rate to start with, seen in one short run with a rising rate."""
 
-import copy
 import math
 from dataclasses import dataclass
 from itertools import islice
@@ -10,8 +9,9 @@ from torch import nn
 
 from ..data.loaders import check_loader
 from ..devices import place
+from ..files import put_weights
 from ..models.transfer import kept_modes, train_mode
-from ..settings import mixed_seed, own_random_numbers
+from ..settings import Interrupts, mixed_seed, own_random_numbers
 from .loop import Meter, check_objects, seed_epoch, train_step
 from .state import RunSettings, TrainingRun
 
@@ -75,22 +75,25 @@ def find_lr(
     first = optimizer.param_groups[0]["lr"]
     if not first > 0:
         raise ValueError(f"the optimizer's first rate is {first}; expected one above 0")
-    device = place(model, optimizer)
+    with Interrupts() as interrupts:
+        device = place(model, optimizer)
+        interrupts.check()
     run = TrainingRun(model, criterion, optimizer, device, RunSettings(seed))
-    weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    numbers = own_random_numbers(mixed_seed(seed), device)
     shares = [group["lr"] / first for group in optimizer.param_groups]
     rates, losses, smooth = [], [], 0.0
-    with kept_modes(model), own_random_numbers(mixed_seed(seed), device):
+    with run.interrupts, kept_modes(model), numbers:
         try:
             seed_epoch(seed, 1, loader)
             train_mode(model)
             optimizer.zero_grad(set_to_none=True)
-            for step, batch in enumerate(islice(_endless(loader), steps)):
+            for step, batch in enumerate(islice(_endless(run, loader), steps)):
                 rate = lowest * (highest / lowest) ** (step / (steps - 1))
                 for group, share in zip(optimizer.param_groups, shares, strict=True):
                     group["lr"] = rate * share
                 meter = Meter(device)
                 train_step(run, [batch], meter)
+                run.interrupts.check()
                 loss, _ = meter.read()
                 smooth = 0.9 * smooth + 0.1 * loss
                 corrected = smooth / (1 - 0.9 ** (step + 1))
@@ -99,19 +102,20 @@ def find_lr(
                 rates.append(rate)
                 losses.append(corrected)
         finally:
-            model.load_state_dict(weights)
-            optimizer.load_state_dict(state)
+            run.interrupts.closing = True
+            put_weights(model, run.beginning)
+            optimizer.load_state_dict(run.optimizer_state)
             optimizer.zero_grad(set_to_none=True)
     if not losses:
         raise ValueError(f"the loss is not finite with a rate of {lowest}; check the pictures")
     return LrSearch(rates, losses)
 
 
-def _endless(loader):
+def _endless(run: TrainingRun, loader):
     """Yield the batches of a loader again and again."""
     while True:
         batch = None
-        for batch in loader:
+        for batch in run.interrupts.batches(loader):
             yield batch
         if batch is None:
             raise ValueError("the loader is empty; expected at least one batch, each time anew")

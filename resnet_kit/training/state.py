@@ -1,9 +1,7 @@
 """What a training is made of and what it leaves: history, checkpoints, and how it resumes."""
 
 import copy
-import signal
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..files import atomic_file, fit_weights, put_weights, save_weights
-from ..settings import check_count, counted, short_path, wrong
+from ..settings import Interrupts, check_count, counted, short_path, wrong
 
 
 @dataclass(repr=False)
@@ -38,13 +36,15 @@ class History:
         """The time of all finished epochs, validation included."""
         return sum(row["seconds"] for row in self.rows)
 
-    def add(self, row: dict) -> bool:
-        """Append the row of an epoch; True if it is the best so far: ties keep the earlier."""
-        better = self.best_accuracy is None or row["val_accuracy"] > self.best_accuracy
-        if better:
+    def is_best(self, row: dict) -> bool:
+        """Say whether an epoch would be the best so far: ties keep the earlier."""
+        return self.best_accuracy is None or row["val_accuracy"] > self.best_accuracy
+
+    def add(self, row: dict) -> None:
+        """Append the row of an epoch."""
+        if self.is_best(row):
             self.best_epoch, self.best_accuracy = row["epoch"], row["val_accuracy"]
         self.rows.append(row)
-        return better
 
     def to_frame(self):
         """Return the rows as a pandas table, indexed by epoch."""
@@ -71,32 +71,6 @@ class History:
         return f"{done} in {self.seconds:.0f} s, {best} ({self.stopped})"
 
 
-class Interrupts:
-    """Hears every Ctrl-C: Python drops one that comes in a destructor or while a worker starts."""
-
-    def __init__(self):
-        self.pressed, self.before = False, None
-
-    def __enter__(self):
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self.before = signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def _press(self, number, frame) -> None:
-        self.pressed = True
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raise the KeyboardInterrupt that was dropped before, if there was one."""
-        if self.pressed:
-            raise KeyboardInterrupt
-
-    def __exit__(self, *error) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-
-
 class RunningAverage:
     """A copy of a model that follows it, step by step: `decay` times itself plus the rest of it.
 
@@ -118,6 +92,11 @@ class RunningAverage:
             floats = [pair for pair in pairs if pair[0].is_floating_point()]
             self._follow(*map(list, zip(*floats, strict=True)), None)
         self.begun = True
+
+
+def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a copy of a state_dict, whose tensors are the live ones."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
 @dataclass(frozen=True)
@@ -154,6 +133,7 @@ class TrainingRun:
         scheduler: LRScheduler | None = None,
         memory_format: torch.memory_format | None = None,
         compile: bool = False,
+        interrupts: Interrupts | None = None,
     ):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
@@ -163,9 +143,13 @@ class TrainingRun:
         self.averaged = (
             None if settings.average is None else RunningAverage(model, settings.average)
         )
-        self.interrupts = Interrupts()
+        self.interrupts = interrupts or Interrupts()
         self.history = History()
         self.best: dict[str, Tensor] | None = None
+        # What a loss that is not finite leaves behind, where there is no best epoch yet.
+        self.beginning: dict[str, Tensor] | None = copied(self.scored.state_dict())
+        self.optimizer_state = copy.deepcopy(optimizer.state_dict())
+        self.not_finite = ""  # the batch that gave such a loss
 
     @property
     def scored(self) -> nn.Module:
