@@ -21,6 +21,7 @@ from .settings import progress_bar, user_path
 
 # Where other programs keep weights in a checkpoint, and what wrappers put before their names.
 WEIGHT_ENTRIES = ("state_dict", "model_state_dict", "model", "weights", "net")
+SUM = "weights_sha256"  # in the metadata of a file of weights
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 
 
@@ -56,8 +57,9 @@ def save_weights(
     tensors = {  # copies, because safetensors refuses two names for one memory
         name: tensor.detach().cpu().clone(memory_format=dense) for name, tensor in state.items()
     }
+    about = (metadata or {}) | {SUM: digest_of(tensors)}
     with atomic_file(path) as temporary:
-        save_file(tensors, temporary, {"resnet_kit": json.dumps(metadata or {})})
+        save_file(tensors, temporary, {"resnet_kit": json.dumps(about)})
     return path
 
 
@@ -80,10 +82,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {}).get("resnet_kit", "{}"))
-                if not isinstance(header, dict):
-                    raise ValueError("its metadata are no JSON object")
                 names = file.keys()  # copies: what is read must not change with the file
-                return {name: file.get_tensor(name).clone() for name in names}, header
+                tensors = {name: file.get_tensor(name).clone() for name in names}
+            if not isinstance(header, dict):
+                raise ValueError("its metadata are no JSON object")
+            if SUM in header and header.pop(SUM) != digest_of(tensors):  # older files have none
+                raise ValueError("its content has another digest than when it was written")
+            return tensors, header
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ValueError(f"{path} is damaged or no weights file: {error}") from error

@@ -481,13 +481,13 @@ def test_another_run_is_not_resumed(tmp_path, capsys):
     run(epochs=1, checkpoint=tmp_path / "a")
     with pytest.raises(ValueError, match="not the training in .*seed was 0, is 1"):
         run(checkpoint=tmp_path / "a", resume=True, seed=1)
-    with pytest.raises(ValueError, match="only one of them has a scheduler"):
+    with pytest.raises(ValueError, match="scheduler was None, is 'CosineAnnealingLR'"):
         run(checkpoint=tmp_path / "a", resume=True, scheduler=lambda o: CosineAnnealingLR(o, 2))
     with pytest.raises(ValueError, match="does not fit this Sequential"):
         run(small_net(5), checkpoint=tmp_path / "a", resume=True)
     model = small_net()
     halves = [{"params": model[:6].parameters()}, {"params": model[6].parameters()}]
-    with pytest.raises(ValueError, match="other parameter groups"):
+    with pytest.raises(ValueError, match="lr of parameter group 2 was None, is 0.1"):
         run(model, checkpoint=tmp_path / "a", resume=True, optimizer=torch.optim.SGD(halves, 0.1))
     (tmp_path / "a" / "last.pt").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="damaged or no resume state"):
@@ -1045,3 +1045,112 @@ def test_an_interrupted_evaluation_or_search_leaves_all_as_it_was(ctrl_c):
     assert same(state(model), before) and model.training and torch.is_grad_enabled()
     assert optimizer.param_groups[0]["lr"] == 0.1 and not optimizer.state
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def sgd(lr=0.1, momentum=0.9, decay=0.0):
+    return lambda p: torch.optim.SGD(p, lr=lr, momentum=momentum, weight_decay=decay)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": sgd(lr=0.2)}, "lr of parameter group 1 was 0.1, is 0.2"),
+        ({"optimizer": sgd(momentum=0.5)}, "momentum of parameter group 1 was 0.9, is 0.5"),
+        ({"optimizer": sgd(decay=0.1)}, "weight_decay of parameter group 1 was 0.0, is 0.1"),
+        ({"optimizer": lambda p: torch.optim.Adam(p, lr=0.1)}, "optimizer was 'SGD', is 'Adam'"),
+        ({"batch_size": 5}, "batch size was 8, is 5"),
+        ({"pictures": 21}, "training pictures was 20, is 21"),
+        ({"frozen": "0"}, "frozen was 'nothing', is '2 parameters, the first 0.weight'"),
+        ({"scheduler": lambda o: MultiStepLR(o, [2, 9])}, r"milestones was \[2, 3\], is \[2, 9\]"),
+        ({"scheduler": lambda o: CosineAnnealingLR(o, 8)}, "scheduler was 'MultiStepLR', is 'Cos"),
+    ],
+)
+def test_what_differs_is_named_before_anything_is_touched(tmp_path, change, said):
+    def resumable(optimizer=sgd(), batch_size=8, pictures=20, frozen=None, scheduler=None):  # noqa: B008
+        model = small_net()
+        if frozen:
+            rk.freeze(model, frozen)
+        built = optimizer([p for p in model.parameters() if p.requires_grad])
+        return model, {
+            "optimizer": built, "train": tensor_loader(pictures, batch_size=batch_size),
+            "scheduler": scheduler or (lambda o: MultiStepLR(o, [2, 3])),
+            "checkpoint": tmp_path,
+        }  # fmt: skip
+
+    model, options = resumable()
+    run(model, 2, **options)
+    model, options = resumable(**change)
+    before, optimizer = state(model), copy.deepcopy(options["optimizer"].state_dict())
+    with pytest.raises(ValueError, match=f"this is not the training in .*{said}"):
+        run(model, 4, resume=True, **options)
+    assert same(state(model), before)
+    assert options["optimizer"].state_dict()["state"] == optimizer["state"] == {}
+    model, options = resumable()
+    assert len(run(model, 4, resume=True, **options)[1].rows) == 4
+
+
+def test_a_run_may_be_resumed_with_the_objects_that_it_used(tmp_path):
+    model = small_net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    schedule = OneCycleLR(optimizer, 0.05, total_steps=12)
+    options = {"optimizer": optimizer, "scheduler": lambda o: schedule, "scheduler_every": "step"}
+    train = Interrupting(tensor_loader(), 8)
+    assert run(model, 4, train, checkpoint=tmp_path, **options)[1].stopped == "interrupted"
+    train = Interrupting(tensor_loader(), 99)
+    assert len(run(model, 4, train, checkpoint=tmp_path, resume=True, **options)[1].rows) == 4
+
+
+def test_damage_in_a_resume_state_or_in_weights_is_seen(tmp_path):
+    def weights_in(path):
+        return load_state(path)["best"] if path.suffix == ".pt" else read_weights(path)[0]
+
+    run(epochs=1, checkpoint=tmp_path)
+    chance = np.random.default_rng(0)
+    for name in ("last.pt", "best.safetensors"):
+        whole, good = (tmp_path / name).read_bytes(), weights_in(tmp_path / name)
+        for _ in range(60):
+            damaged, place = bytearray(whole), int(chance.integers(len(whole)))
+            damaged[place] ^= 1 << int(chance.integers(8))
+            (tmp_path / name).write_bytes(damaged)
+            try:
+                read = weights_in(tmp_path / name)
+            except ValueError as error:
+                assert "is damaged or no" in str(error)
+                continue
+            assert same(read, good), "the damage changed nothing"
+
+
+class OwnOrder:
+    """A batch sampler with random numbers of its own."""
+
+    def __init__(self, source):
+        self.source, self.epochs = source, []
+
+    def set_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+    def __iter__(self):
+        if isinstance(self.source, np.random.Generator):
+            order = self.source.permutation(20).tolist()
+        else:
+            order = torch.randperm(20, generator=self.source).tolist()
+        return iter([order[:10], order[10:]])
+
+    def __len__(self):
+        return 2
+
+
+@pytest.mark.parametrize("source", [np.random.default_rng, torch.Generator])
+def test_samplers_with_numbers_of_their_own_are_resumed_bit_for_bit(tmp_path, source):
+    data = tensor_loader(20).dataset
+
+    def trained(epochs, **options):
+        sampler = OwnOrder(source())
+        loader = DataLoader(data, batch_sampler=sampler)
+        model, _ = run(epochs=epochs, train=loader, precision="fp32", **options)
+        return state(model), sampler.epochs
+
+    whole, epochs = trained(3)
+    assert epochs == [1, 2, 3]
+    trained(1, checkpoint=tmp_path)
+    assert same(whole, trained(3, checkpoint=tmp_path, resume=True)[0])

@@ -1,6 +1,7 @@
 """The training loop, from top to bottom: one step, one epoch, one training."""
 
 import math
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -39,7 +41,7 @@ from ..settings import (
     user_path,
     wrong,
 )
-from .state import History, RunSettings, TrainingRun, copied, restore, save
+from .state import History, RunSettings, TrainingRun, copied, plan_of, restore, save
 
 
 class Meter:
@@ -191,12 +193,23 @@ def seed_epoch(seed: int, epoch: int, *loaders) -> None:
     """Make an epoch's random numbers depend on (seed, epoch) alone: a resumed run has the same."""
     seed_everything(mixed_seed(seed, epoch))
     for loader in loaders:
-        sampler = getattr(loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        for owner in {id(o): o for o in (loader, sampler)}.values():
-            if isinstance(getattr(owner, "generator", None), torch.Generator):
-                owner.generator.manual_seed(mixed_seed(seed, epoch))
+        owners = [loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler"))]
+        owners.append(getattr(owners[-1], "sampler", None))
+        for owner in {id(owner): owner for owner in owners}.values():
+            if hasattr(owner, "set_epoch"):
+                owner.set_epoch(epoch)
+            for source in getattr(owner, "__dict__", {}).values():
+                _reseed(source, mixed_seed(seed, epoch))
+
+
+def _reseed(source, seed: int) -> None:
+    """Seed a random number generator of torch, NumPy or Python; leave anything else alone."""
+    if isinstance(source, torch.Generator):
+        source.manual_seed(seed)
+    elif isinstance(source, np.random.Generator):
+        source.bit_generator.state = type(source.bit_generator)(seed).state
+    elif isinstance(source, random.Random):
+        source.seed(seed)
 
 
 def train_and_eval(
@@ -275,6 +288,7 @@ def train_and_eval(
             model, criterion, optimizer, device, settings, scheduler, wanted, compile, interrupts
         )
         optimizer.zero_grad(set_to_none=True)  # gradients of an earlier cell
+        run.plan = plan_of(run, train_loader)
         restore(run, folder, resume)
         match_strides(optimizer)
         history, steps = run.history, _length(train_loader)

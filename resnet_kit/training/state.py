@@ -1,10 +1,12 @@
 """What a training is made of and what it leaves: history, checkpoints, and how it resumes."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..files import atomic_file, fit_weights, put_weights, save_weights
 from ..settings import Interrupts, check_count, counted, short_path, wrong
+
+PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
 @dataclass(repr=False)
@@ -150,6 +154,7 @@ class TrainingRun:
         self.beginning: dict[str, Tensor] | None = copied(self.scored.state_dict())
         self.optimizer_state = copy.deepcopy(optimizer.state_dict())
         self.not_finite = ""  # the batch that gave such a loss
+        self.plan: dict = {}  # what a resumed training must share, see `plan_of`
 
     @property
     def scored(self) -> nn.Module:
@@ -168,6 +173,7 @@ def save(run: TrainingRun, folder: Path, every: int | None) -> None:
         save_weights(run.scored, folder / name, metadata=about)
     state = {
         "settings": asdict(run.settings),
+        "plan": run.plan,
         "history": asdict(run.history),
         "model": _contiguous(run.model.state_dict()),
         "best": _contiguous(run.best),
@@ -211,42 +217,80 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
             f"{short_path(folder)} holds a training of {counted(done, 'epoch')}; resume=True goes "
             "on with it, another folder starts a new one"
         )
+    was, now = state.get("plan"), run.plan
+    if was is None:  # a file of an earlier version
+        was = state["settings"]
+        now = {name: run.plan[name] for name in was}
     changed = [
-        f"{name} was {state['settings'].get(name)!r}, is {value!r}"
-        for name, value in asdict(run.settings).items()
-        if state["settings"].get(name) != value
+        f"{name} was {was.get(name)!r}, is {now.get(name)!r}"
+        for name in was | now
+        if was.get(name) != now.get(name)
     ]
     if (state["scheduler"] is None) != (run.scheduler is None):
         changed.append("only one of them has a scheduler")
-    elif run.scheduler is not None:
-        was, now = state["scheduler"], run.scheduler.state_dict()
-        shape = ("T_max", "total_steps", "total_iters", "step_size", "gamma")
-        changed += [
-            f"the scheduler's {name} was {was[name]}, is {now.get(name)}"
-            for name in shape
-            if name in was and was[name] != now.get(name)
-        ]
     if changed:
         raise ValueError(
-            f"this is not the training in {short_path(folder)}: "
-            f"{'; '.join(changed)}; resume with the same "
-            "arguments, or start a new one in another folder"
+            f"this is not the training in {short_path(folder)}: {'; '.join(changed)}; resume with "
+            "the same arguments, or start a new one in another folder"
         )
     _load_run(run, state, str(path))
 
 
+def plan_of(run: TrainingRun, train_loader) -> dict:
+    """Return what decides a training, by name: numbers, strings and lists of them."""
+    frozen = [name for name, p in run.model.named_parameters() if not p.requires_grad]
+    dataset, sampler = (getattr(train_loader, name, None) for name in ("dataset", "sampler"))
+    batch_size = getattr(train_loader, "batch_size", None) or getattr(sampler, "batch_size", None)
+    plan = asdict(run.settings) | {
+        "optimizer": type(run.optimizer).__name__,
+        "scheduler": type(run.scheduler).__name__ if run.scheduler else None,
+        "frozen": f"{len(frozen)} parameters, the first {frozen[0]}" if frozen else "nothing",
+        "batch size": batch_size,
+        "training pictures": len(dataset) if hasattr(dataset, "__len__") else None,
+    }
+    for number, group in enumerate(run.optimizer.param_groups, 1):
+        for name, value in _constants(group).items():
+            plan[f"{name} of parameter group {number}"] = value
+    for name, value in _constants(run.scheduler.state_dict() if run.scheduler else {}).items():
+        plan[f"the scheduler's {name}"] = value
+    return _plain(plan)
+
+
+def _constants(state: dict) -> dict:
+    """Return the numbers and strings in a state that stay the same during a training."""
+    moving = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter", "params", "initial_lr"}
+    if "base_momentum" in state:  # a schedule that moves them too
+        moving |= {"momentum", "betas"}
+    found = {}
+    for name, value in state.items():
+        if isinstance(value, Counter):  # milestones
+            value = sorted(value.elements())
+        if name == "_schedulers":  # a sequence of several
+            value = [str(_constants(part)) for part in value]
+        if name == "lr":  # a scheduler keeps the rate that it began with
+            value = state.get("initial_lr", value)
+        hidden = name.startswith("_") and name not in ("_schedulers", "_milestones")
+        if name not in moving and not hidden and isinstance(value, PLAIN):
+            found[name] = value
+    return found
+
+
 def _load_run(run: TrainingRun, state: dict, origin: str) -> None:
-    fit_weights(run.model, state["model"], origin)
-    if run.averaged is not None:
-        put_weights(run.averaged.module, state["averaged"])
-        run.averaged.begun = True
     try:
-        run.optimizer.load_state_dict(state["optimizer"])
+        run.optimizer.load_state_dict(state["optimizer"])  # changes nothing where it does not fit
     except ValueError as error:
         raise ValueError(
             f"the optimizer in {origin} has other parameter groups ({error}); "
             "freeze and unfreeze as in the first run, then build the optimizer"
         ) from error
+    try:
+        fit_weights(run.model, state["model"], origin)
+    except ValueError:
+        run.optimizer.load_state_dict(run.optimizer_state)
+        raise
+    if run.averaged is not None:
+        put_weights(run.averaged.module, state["averaged"])
+        run.averaged.begun = True
     if run.scheduler is not None:
         run.scheduler.load_state_dict(state["scheduler"])
     run.scaler.load_state_dict(state["scaler"])
@@ -263,8 +307,14 @@ def save_state(state: dict, path: str | Path) -> None:
 def load_state(path: str | Path) -> dict:
     """Read a resume state with `weights_only=True`: nothing in it is executed."""
     try:
+        with ZipFile(path) as file:
+            damaged = file.testzip()  # by the sums that torch writes and does not read
+        if damaged:
+            raise ValueError(f"{damaged} has another sum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        state["history"], state["settings"]
+        History(**state["history"])
+        for name in ("settings", "model", "best", "optimizer", "scaler"):
+            dict(state[name])
     except Exception as error:
         raise ValueError(
             f"{path} is damaged or no resume state: {error!r}; delete it to start from epoch 1"
