@@ -1154,3 +1154,13 @@ def test_samplers_with_numbers_of_their_own_are_resumed_bit_for_bit(tmp_path, so
     assert epochs == [1, 2, 3]
     trained(1, checkpoint=tmp_path)
     assert same(whole, trained(3, checkpoint=tmp_path, resume=True)[0])
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(RuntimeError, match="4 processes train at once, which is not supported"):
+        run()
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(RuntimeError, match="4 processes"):
+        rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, tensor_loader())

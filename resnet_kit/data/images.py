@@ -208,13 +208,17 @@ def _sums(source, index: int) -> Tensor | UnreadableImageError:
     if not isinstance(picture, Tensor) or picture.ndim != 3:
         kind = f"{type(picture).__name__} of shape {getattr(picture, 'shape', 'unknown')}"
         raise ValueError(f"item {index} is a {kind}; expected a PIL picture or (C, H, W) tensor")
-    values = picture.flatten(1).cpu().double()  # sums of 8-bit integers are exact
-    scale = 255.0 if picture.dtype == torch.uint8 else 1.0
+    if picture.dtype == torch.uint8:  # counted, so that the sums are exact and need no copy
+        counts = [torch.bincount(channel.flatten().cpu(), minlength=256) for channel in picture]
+        counts, levels = torch.stack(counts).double(), torch.arange(256).double()
+        sums = counts @ levels / 255, counts @ levels.square() / 255**2
+        return torch.stack([counts.sum(1), *sums], 1)
+    values = picture.flatten(1).cpu().double()
     low, high = values.min().item(), values.max().item()
-    if not (picture.is_floating_point() or scale == 255) or low < 0 or high > scale:
+    if not picture.is_floating_point() or low < 0 or high > 1:
         raise ValueError(
             f"item {index} is {picture.dtype} with values from {low:g} to {high:g}; expected "
             "uint8, or float in 0…1 (before normalisation)"
         )
     count = torch.full((len(values),), values.shape[1], dtype=torch.float64)
-    return torch.stack([count, values.sum(1) / scale, values.square().sum(1) / scale**2], 1)
+    return torch.stack([count, values.sum(1), values.square().sum(1)], 1)

@@ -1,6 +1,7 @@
 """The training loop, from top to bottom: one step, one epoch, one training."""
 
 import math
+import os
 import random
 import time
 import warnings
@@ -267,6 +268,7 @@ def train_and_eval(
         Exception: whatever a loader or the model raises; the best weights so far are in the model,
             and the error carries the history so far as `error.history`.
     """
+    check_one_process()
     _check_plan(epochs, patience, checkpoint, checkpoint_every, resume)
     check_objects(model, criterion, optimizer)
     _check_scheduler(scheduler, scheduler_every, optimizer)
@@ -385,6 +387,18 @@ def _check_loaders(train_loader, val_loader) -> None:
             raise ValueError(f"{name} is empty; expected at least one batch (see drop_last)")
     if train_loader is val_loader:
         warnings.warn("the model is validated on its training data", stacklevel=3)
+
+
+def check_one_process() -> None:
+    """Refuse several processes: each would choose a best epoch and write the files of its own."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        world = torch.distributed.get_world_size()
+    if world > 1:
+        raise RuntimeError(
+            f"{world} processes train at once, which is not supported; start one: python instead "
+            "of torchrun"
+        )
 
 
 def check_objects(model: nn.Module, criterion: Callable, optimizer: Optimizer) -> None:

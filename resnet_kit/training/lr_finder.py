@@ -12,7 +12,7 @@ from ..devices import place
 from ..files import put_weights
 from ..models.transfer import kept_modes, train_mode
 from ..settings import Interrupts, mixed_seed, own_random_numbers
-from .loop import Meter, check_objects, seed_epoch, train_step
+from .loop import Meter, check_objects, check_one_process, seed_epoch, train_step
 from .state import RunSettings, TrainingRun
 
 
@@ -70,6 +70,7 @@ def find_lr(
             f"lowest {lowest}, highest {highest}, steps {steps}; expected 0 < lowest < highest "
             "and at least 2 steps"
         )
+    check_one_process()
     check_objects(model, criterion, optimizer)
     check_loader("loader", loader)
     first = optimizer.param_groups[0]["lr"]
