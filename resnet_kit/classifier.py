@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
 from .data.folders import Prepare
-from .data.images import check_uint8_pictures, decode_picture, picture_files, read_image, rgb_pixels
+from .data.images import (
+    check_uint8_pictures,
+    decode_picture,
+    picture_files,
+    read_image,
+    rgb_pixels,
+    trimmed,
+)
 from .data.loaders import Loaders, check_loaders
 from .devices import arithmetic, cpu_count, place
 from .evaluation.evaluation import evaluate
@@ -88,7 +95,7 @@ class Classifier:
         shown = [_as_tensor(items[index]) for index in good.index]
         titles = [f"{row.predicted} {row.confidence:.0%}" for row in good.itertuples()]
         unlike = good["unlike"].astype(bool).tolist() if "unlike" in good else None
-        squares = [V.center_crop(V.resize(x, [160], antialias=True), 160) for x in shown]
+        squares = [V.center_crop(V.resize(trimmed(x), [160], antialias=True), 160) for x in shown]
         return picture_grid(squares, titles, wrong=unlike)
 
     def _prepared(self, item) -> Tensor | Exception:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .data.loaders import Loaders, batch_loader, check_loaders, counts_of, split_of, splits_of
 from .devices import arithmetic, fast_format, memory_format, place, resolve_precision, send
-from .evaluation.evaluation import Evaluation, checked_logits
+from .evaluation.evaluation import Evaluation, checked_batch, checked_logits
 from .models.transfer import check_model, head_name, kept_modes
 from .settings import Interrupts, check_count, counted, progress_bar
 
@@ -118,7 +118,8 @@ def _before_the_head(
     hook = head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].float().cpu()))
     try:
         with Interrupts() as interrupts, kept_modes(model):
-            for inputs, targets in interrupts.batches(batches):
+            for batch in interrupts.batches(batches):
+                inputs, targets = checked_batch(batch)
                 with torch.no_grad(), arithmetic(device, precision):
                     checked_logits(model.eval(), send(inputs, device))
                 labels.append(targets.cpu())

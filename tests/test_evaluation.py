@@ -340,3 +340,59 @@ def test_what_is_no_model_is_refused():
             call("resnet18")
         with pytest.raises(ValueError, match="model is the class ReLU; expected a torch.nn"):
             call(nn.ReLU)
+
+
+class Answering(nn.Module):
+    """Answers with a function of the pictures; has one parameter."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer, self.scale = answer, nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        return self.answer(images) * self.scale
+
+
+def pair(labels, images=None):
+    return (torch.zeros(len(labels), 3, 8, 8) if images is None else images), labels
+
+
+@pytest.mark.parametrize(
+    ("answer", "batch", "message"),
+    [
+        (lambda x: x.mean((1, 2, 3))[:, None], pair(torch.zeros(4, 1)), "output for each of K > 1"),
+        (lambda x: x.mean((1, 2, 3)), pair(torch.zeros(4)), r"returned shape \(4,\); expected"),
+        (None, pair(torch.ones(4, 3)), "shares of classes .* add up to 1; several"),
+        (None, pair(torch.rand(4)), r"labels of shape \(4,\) and torch.float32"),
+        (None, pair(torch.zeros(4, 2, dtype=torch.long)), "expected one number a picture"),
+        (None, {"image": 1, "label": 2}, r"a batch is a dict of 2; expected a pair"),
+        (None, (1, 2, 3), "a batch is a tuple of 3; expected a pair"),
+        (None, pair(("cat", "dog")), "a batch of Tensor and tuple; expected tensors"),
+        (None, pair(torch.zeros(2, dtype=torch.long), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)),
+         "inputs are torch.uint8; expected float32"),
+    ],
+)  # fmt: skip
+def test_batches_and_outputs_that_no_accuracy_can_be_told_of_are_refused(answer, batch, message):
+    model = Answering(answer or (lambda x: torch.zeros(len(x), 3)))
+    with pytest.raises(ValueError, match=message):
+        rk.evaluate(model, [batch], progress=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=message):
+        rk.train_and_eval(
+            model, 1, nn.BCEWithLogitsLoss(), optimizer, [batch], [batch, batch], progress=False
+        )
+
+
+def test_labels_of_any_whole_type_are_taken_and_one_picture_is_explained():
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    short = [(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 2, 0], dtype=torch.int16))]
+    history = rk.train_and_eval(
+        model, 1, nn.CrossEntropyLoss(), optimizer, short, [*short], progress=False
+    )
+    assert history.stopped == "finished"
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.BatchNorm1d(3))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    one = [(torch.zeros(1, 3, 8, 8), torch.tensor([0]))]
+    with pytest.raises(ValueError, match="BatchNorm cannot learn from a batch of one picture"):
+        rk.train_and_eval(net, 1, nn.CrossEntropyLoss(), optimizer, one, short, progress=False)

@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms import v2
 
 import resnet_kit as rk
-from conftest import write_picture
+from conftest import small_net, write_picture
 from resnet_kit.data import UnreadableImageError
 from resnet_kit.data import folders as module
 from resnet_kit.data.datasets import COUNTS
 from resnet_kit.data.folders import PictureLoader
+from resnet_kit.data.images import trimmed
 from resnet_kit.data.loaders import EpochSampler, prepare_worker
 
 
@@ -212,13 +213,11 @@ def test_impossible_sizes_and_statistics_are_refused(folder, options, message):
 def test_own_augmentation_ends_in_uint8_of_the_right_size(folder):
     flip = v2.Compose([v2.Resize((16, 16)), v2.RandomHorizontalFlip()])
     assert next(iter(rk.image_folders(folder, size=16, augment=flip).train))[0].shape[-1] == 16
-    loaders = rk.image_folders(folder, size=32, augment=flip, workers=0)
     with pytest.raises(ValueError, match=r"uint8 of shape \(3, 16, 16\).*crop to 32 px"):
-        next(iter(loaders.train))
+        rk.image_folders(folder, size=32, augment=flip)
     floats = v2.Compose([v2.Resize((16, 16)), v2.ToDtype(torch.float32, scale=True)])
-    loaders = rk.image_folders(folder, size=16, augment=floats, workers=0)
     with pytest.raises(ValueError, match="float32.*leave out conversion"):
-        next(iter(loaders.train))
+        rk.image_folders(folder, size=16, augment=floats)
     with pytest.raises(ValueError, match="'strong'; expected none, standard, trivial"):
         rk.image_folders(folder, augment="strong")
 
@@ -287,11 +286,71 @@ def test_empty_classes_and_folders_without_classes_are_refused(folder):
         rk.image_folders(folder / "train" / "a")
 
 
-@pytest.mark.parametrize("split", ["train", "eval"])
-def test_a_class_in_only_one_split_is_refused_by_name(folder, split):
-    write_picture(folder / split / "c" / "1.png")
-    with pytest.raises(ValueError, match=rf"class c is in .*{split} but not in"):
+def test_a_class_that_cannot_be_learned_is_refused_by_name(folder):
+    write_picture(folder / "eval" / "c" / "1.png")
+    with pytest.raises(ValueError, match=r"class c is in .*eval but not in .*train, where it"):
         rk.image_folders(folder)
+
+
+def test_a_class_without_pictures_to_score_is_allowed_and_said(folder, capsys):
+    for index in range(3):
+        write_picture(folder / "train" / "aa" / f"{index}.png", 50 + index)
+    loaders = rk.image_folders(folder, size=16)
+    assert "eval has no pictures of aa, whose recall stays unknown" in capsys.readouterr().out
+    assert loaders.classes == loaders.val.dataset.classes == ("a", "aa", "b")
+    assert loaders.val.dataset.labels == (0, 0, 0, 2, 2)
+    table = rk.evaluate(small_net(3), loaders.val, progress=False).per_class()
+    assert np.isnan(table.loc["aa", "recall"]) and table.loc["b", "pictures"] == 2
+
+
+def test_test_pictures_without_classes_are_left_out_and_said(folder, capsys):
+    for index in range(3):
+        write_picture(folder / "test" / f"{index}.png", 70 + index)
+    assert rk.image_folders(folder, size=16).test is None
+    assert "test has pictures without classes, which cannot be scored" in capsys.readouterr().out
+
+
+def test_what_is_left_out_is_counted_in_one_line(folder, capsys):
+    for name in ("1.heic", "2.heic", "3.gif", ".hidden.gif", "notes"):
+        (folder / "train" / "a" / name).touch()
+    (folder / "train" / "@eaDir").mkdir()
+    write_picture(folder / "train" / "@eaDir" / "a" / "thumbnail.png")
+    loaders = rk.image_folders(folder, size=16)
+    said = capsys.readouterr().out
+    assert "that is read here: 1 without a suffix, 1 .gif, 2 .heic." in said
+    assert loaders.classes == ("a", "b") and len(loaders.files["train"]) == 11
+    report = rk.inspect_folder(folder, progress=False).to_frame().set_index("file")
+    assert not report.loc["train/@eaDir/a/thumbnail.png", "usable"]
+
+
+def test_classes_named_like_splits_are_classes_where_they_hold_pictures(tmp_path):
+    for name in ("train", "train_station", "test_tube"):
+        for index in range(6):
+            write_picture(tmp_path / name / f"{index}.png", index + 10 * len(name))
+    loaders = rk.image_folders(tmp_path, size=16)
+    assert loaders.classes == ("test_tube", "train", "train_station")
+    counts = rk.inspect_folder(tmp_path, progress=False).counts()
+    assert counts.index.tolist() == ["test_tube", "train", "train_station"]
+
+
+def test_one_folder_too_many_is_pointed_at(tmp_path, capsys):
+    for name in ("cat", "dog"):
+        for index in range(5):
+            write_picture(tmp_path / "set" / "pets" / name / f"{index}.png", index + len(name) * 9)
+    rk.image_folders(tmp_path / "set", size=16)
+    said = capsys.readouterr().out
+    assert "one class only (pets)" in said and f"seem to be in {tmp_path}/set/pets" in said
+    problems = rk.inspect_folder(tmp_path / "set", progress=False).problems()
+    assert "is the only class" in problems["detail"].tolist()
+
+
+def test_a_very_long_picture_costs_no_more_than_its_result(folder):
+    file = write_picture(folder / "eval" / "a" / "long.png", size=(12000, 1))
+    assert trimmed(rk.read_image(file)).shape == (3, 1, 8)
+    loaders = rk.image_folders(folder, size=224, mean=[0] * 3, std=[1] * 3, batch_size=9)
+    assert next(iter(loaders.val))[0].shape == (6, 3, 224, 224)
+    wide = rk.read_image(write_picture(folder / "wide.png", size=(70, 10)))
+    assert torch.equal(trimmed(wide), wide), "up to eight times as long it is left alone"
 
 
 def test_ambiguous_and_impossible_splits_are_refused(folder):
@@ -304,7 +363,7 @@ def test_ambiguous_and_impossible_splits_are_refused(folder):
     with pytest.raises(ValueError, match="val_from_train is 1.5; expected a share"):
         rk.image_folders(folder, val_from_train=1.5)
     write_picture(folder.parent / "one" / "a" / "1.png")
-    with pytest.raises(ValueError, match="class a has 1 pictures, too few .*to hold 20% out"):
+    with pytest.raises(ValueError, match="class a has 1 picture, too few .*to hold 20% out"):
         rk.image_folders(folder.parent / "one")
 
 
@@ -501,11 +560,9 @@ def test_weights_that_are_none_are_refused(folder):
         lambda given: rk.pretrained(given, num_classes=2),
         lambda given: rk.compare_strategies(folder, weights=given),
     ):
-        with pytest.raises(
-            ValueError, match=r"weights are 'resnet18'; expected, say, what rk.weights"
-        ):
+        with pytest.raises(ValueError, match=r"weights is 'resnet18'; expected what rk.weights"):
             call("resnet18")
-    with pytest.raises(ValueError, match="weights are None; expected"):
+    with pytest.raises(ValueError, match="weights is None; expected"):
         rk.pretrained(None, num_classes=2)
     with pytest.raises(ValueError, match="expected the Loaders of a whole data set"):
         rk.extract_features(rk.models.resnets.cifar_resnet(8), [1])

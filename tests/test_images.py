@@ -246,3 +246,10 @@ def test_mean_std_sees_pil_pictures_as_people_do():
 def test_mean_std_refuses_items_that_are_no_pictures(item, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         rk.mean_std([item], progress=False)
+
+
+def test_a_picture_that_is_too_large_names_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    file = write_picture(tmp_path / "large.png")
+    with pytest.raises(UnreadableImageError, match="raise PIL.Image.MAX_IMAGE_PIXELS if you trust"):
+        rk.read_image(file)

@@ -1,6 +1,7 @@
 """Folders of pictures: found, split into train, val and test, prepared, and loaded."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,25 @@ from torchvision.transforms import v2
 
 from ..devices import cpu_count, default_device
 from ..models.weights import Weights, check_weights
-from ..settings import check_count, counted, mixed_seed, own_random_numbers, quick_mode, wrong
-from .images import existing_folder, mean_std, picture_files, read_image
+from ..settings import (
+    check_count,
+    counted,
+    mixed_seed,
+    own_random_numbers,
+    quick_mode,
+    short_path,
+    wrong,
+)
+from .images import (
+    existing_folder,
+    files_below,
+    is_hidden,
+    is_picture,
+    mean_std,
+    picture_files,
+    read_image,
+    trimmed,
+)
 from .loaders import (
     EpochSampler,
     Loaders,
@@ -56,7 +74,7 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
     """Return the splits "train", "val" and perhaps "test" of a folder."""
     if val_from_train is not None and not 0 < val_from_train < 1:
         raise wrong("val_from_train", val_from_train, "a share between 0 and 1")
-    if not (root / "train").exists():
+    if not is_split(root / "train"):
         check_no_splits(root)
         return _hold_out(_scan(root), val_from_train or 0.2, seed)
     folders = [root / name for name in VAL_NAMES if (root / name).exists()]
@@ -65,11 +83,12 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
         where = root.absolute()
         raise ValueError(f"{where} has {names}: expected one validation folder; rename the other")
     train = _scan(root / "train")
-    others = {"val": _scan(folders[0])} if folders else {}
-    if (root / "test").exists():
-        others["test"] = _scan(root / "test")
-    for other in others.values():
-        _check_same_classes(train, other)
+    others = {"val": _like(train, _scan(folders[0]))} if folders else {}
+    test = root / "test"
+    if test.is_dir() and not is_split(test) and picture_files(test):
+        print(f"{test.name} has pictures without classes, which cannot be scored: left out.")
+    elif test.exists():
+        others["test"] = _like(train, _scan(test))
     if val_from_train is None:
         if not folders:
             raise ValueError(
@@ -86,11 +105,21 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
     return {**held, "test": next(iter(others.values()))} if others else held
 
 
+def is_split(path: Path) -> bool:
+    """True for a folder of class folders, and for what stands in its place and is no folder."""
+    return path.exists() and (not path.is_dir() or bool(_folders_in(path)))
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
+
+
 def check_no_splits(root: Path) -> None:
-    """Refuse folders such as Train or training_set where classes are expected."""
-    for path in root.iterdir():
+    """Refuse folders such as Train or training_set, with classes inside, where classes belong."""
+    for path in _folders_in(root):
         word = path.name.lower().replace("-", "_").split("_")[0]
-        if path.is_dir() and word in ("train", "training", "test", "testing", *VAL_NAMES):
+        named_so = word in ("train", "training", "test", "testing", *VAL_NAMES)
+        if named_so and _folders_in(path):
             raise ValueError(
                 f"{path.absolute()} looks like a split, not like a class; expected train, val (and "
                 "test) beside each other: rename the folder"
@@ -103,7 +132,7 @@ def _scan(folder: Path) -> Split:
         raise NotADirectoryError(
             f"{folder.absolute()} is a file; expected a folder with one folder per class"
         )
-    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = _folders_in(folder)
     if not found:
         where = folder.absolute()
         raise ValueError(f"no folders in {where}; expected one folder of pictures per class")
@@ -121,13 +150,21 @@ def _scan(folder: Path) -> Split:
     return Split(folder, tuple(path.name for path in found), pictures)
 
 
-def _check_same_classes(train: Split, other: Split) -> None:
-    for name in sorted({*train.classes} ^ {*other.classes}):
-        here, there = (train, other) if name in train.classes else (other, train)
-        raise ValueError(
-            f"class {name} is in {here.folder.absolute()} but not in {there.folder.absolute()}; "
-            "expected the same folders in every split"
-        )
+def _like(train: Split, other: Split) -> Split:
+    """Return another split with the classes of train, some of which it may lack."""
+    for name in other.classes:
+        if name not in train.classes:
+            raise ValueError(
+                f"class {name} is in {other.folder.absolute()} but not in "
+                f"{train.folder.absolute()}, where it would have to be learned"
+            )
+    absent = [name for name in train.classes if name not in other.classes]
+    if absent:
+        names = ", ".join(absent)
+        print(f"{other.folder.name} has no pictures of {names}, whose recall stays unknown.")
+    numbers = [train.classes.index(name) for name in other.classes]
+    pictures = [(file, numbers[label]) for file, label in other.pictures]
+    return replace(other, classes=train.classes, pictures=pictures)
 
 
 def _hold_out(split: Split, share: float, seed: int) -> dict[str, Split]:
@@ -237,7 +274,7 @@ class Prepare:
         self.normalize = v2.Normalize(list(self.mean), list(self.std), inplace=True)
 
     def __call__(self, picture: Tensor) -> Tensor:
-        picture = self.augment(picture)
+        picture = self.augment(trimmed(picture))
         shape = (len(self.mean), self.size, self.size)
         kind = getattr(picture, "dtype", type(picture).__name__)
         found = tuple(getattr(picture, "shape", ()))
@@ -303,6 +340,8 @@ def image_folders(
         how = {"resize": like.resize_for(size), "interpolation": like.interpolation}
     still = Prepare("none", size, mean, std, **how)
     moving = Prepare(augment, size, mean, std, **how)
+    with own_random_numbers(0):  # an augmentation that does not fit is told before the first epoch
+        moving(torch.zeros(3, size, size, dtype=torch.uint8))
     workers = _default_workers(augment) if workers is None else workers
     train = splits["train"]
     weights = balancing_weights(train.labels) if balanced else None
@@ -341,7 +380,18 @@ def _announce_oddities(splits: dict[str, Split], augment) -> None:
     """Say in a line each what makes a score of these splits mean less than it seems."""
     train = splits["train"]
     if len(train.classes) == 1:
-        print(f"There is one class only ({train.classes[0]}): any model is right about all of it.")
+        only = train.folder / train.classes[0]
+        hint = f" The classes seem to be in {short_path(only)}." if _folders_in(only) else ""
+        print(f"There is one class only ({only.name}): any model is right about all of it.{hint}")
+    left_out = Counter()
+    for split in splits.values():
+        others = (path for path in files_below(split.folder) if not is_picture(path))
+        left_out.update(path.suffix for path in others if not _is_hidden_below(split.folder, path))
+    if left_out:
+        kinds = ", ".join(
+            f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(left_out.items())
+        )
+        print(f"Left out, because they are no pictures of a kind that is read here: {kinds}.")
     if augment == "standard" and all(len(name) == 1 for name in train.classes):
         print(
             'The classes look like characters, and augment="standard" mirrors pictures: a '
@@ -360,6 +410,10 @@ def _announce_oddities(splits: dict[str, Split], augment) -> None:
                 f"{'is' if copies == 1 else 'are'} byte for byte in train too, so its score is "
                 "too good; rk.inspect_folder names them."
             )
+
+
+def _is_hidden_below(folder: Path, path: Path) -> bool:
+    return any(map(is_hidden, path.relative_to(folder).parts))
 
 
 def _copies(train: Sequence[Path], others: Sequence[Path]) -> int:

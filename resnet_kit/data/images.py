@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from ..settings import counted, in_threads, progress_bar, user_path
 
@@ -22,8 +22,17 @@ SUFFIXES = frozenset(
 )
 
 
+SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")  # what other systems leave behind
+LONGEST = 8  # times as long as wide: of longer pictures the middle is taken
+
+
 class UnreadableImageError(ValueError):
     """A file that should be a picture cannot be decoded; the message names it and says why."""
+
+
+def is_hidden(name: str) -> bool:
+    """True for the name of a hidden file or folder, or one that an operating system made."""
+    return name.startswith(".") or name in SYSTEM
 
 
 def is_picture(path: Path) -> bool:
@@ -47,7 +56,7 @@ def picture_files(folder: str | Path) -> list[Path]:
     """Return all pictures below `folder`, sorted; hidden files and folders are skipped."""
     folder = existing_folder(folder, "expected a folder of pictures")
     files = (path for path in files_below(folder) if is_picture(path))
-    visible = (p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
+    visible = (p for p in files if not any(map(is_hidden, p.relative_to(folder).parts)))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
 
 
@@ -74,10 +83,20 @@ def read_image(path: str | Path) -> Tensor:
     try:
         return decode_picture(data)
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
-        raise UnreadableImageError(
-            f"cannot read {path}: {str(error).splitlines()[0] if str(error) else repr(error)}; "
-            "expected a complete picture file; replace it or take it out of the folder"
-        ) from error
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        hint = "expected a complete picture file; replace it or take it out of the folder"
+        if isinstance(error, Image.DecompressionBombError):
+            hint = "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        raise UnreadableImageError(f"cannot read {path}: {reason}; {hint}") from error
+
+
+def trimmed(picture: Tensor) -> Tensor:
+    """Return `(C, H, W)`, or of a picture more than `LONGEST` times as long as wide the middle.
+
+    Resizing the short side of such a picture would take memory without bounds.
+    """
+    limit = LONGEST * min(picture.shape[1:])
+    return center_crop(picture, [min(side, limit) for side in picture.shape[1:]])
 
 
 def open_picture(data: bytes) -> Image.Image:

@@ -15,8 +15,17 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from ..files import atomic_file
 from ..settings import counted, in_threads, progress_bar, short_path
-from .folders import SPLITS, check_no_splits
-from .images import SUFFIXES, existing_folder, files_below, open_picture, read_image, rgb_pixels
+from .folders import SPLITS, check_no_splits, is_split
+from .images import (
+    LONGEST,
+    SUFFIXES,
+    existing_folder,
+    files_below,
+    is_hidden,
+    open_picture,
+    read_image,
+    rgb_pixels,
+)
 
 SMALL, LARGE = 32, 20_000_000  # pixels: of a side, of the whole picture
 LONG = 4  # times as long as wide
@@ -53,7 +62,7 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
     parts = path.relative_to(root).parts
     depth = 2 if has_splits else 1
     split = parts[0] if has_splits and len(parts) > 1 else ""
-    hidden = [part for part in parts if part.startswith(".")]
+    hidden = [part for part in parts if is_hidden(part)]
     of_class = len(parts) > depth and not hidden and (split in SPLITS or not has_splits)
     label = parts[depth - 1] if of_class else ""
     seen = Seen(path.relative_to(root).as_posix(), split, label, [])
@@ -119,8 +128,8 @@ def _measure(pixels: np.ndarray, seen: Seen, problem) -> None:
         problem("bright", f"mean brightness {grey.mean():.1%}")
     if grey.std() < FLAT:
         problem("flat", f"deviation of brightness {grey.std():.1%}")
-    scale = 256 / max(grey.shape[1], 1)
-    side = 256, max(1, round(grey.shape[0] * scale))
+    height = round(grey.shape[0] * 256 / grey.shape[1])
+    side = 256, min(max(1, height), 256 * LONGEST)
     sharp = cv2.Laplacian(cv2.resize(grey, side, interpolation=cv2.INTER_AREA), cv2.CV_32F).var()
     if grey.std() >= FLAT and sharp < BLURRED * grey.var():
         problem("blurred", f"sharpness {sharp / grey.var():.4f}")
@@ -189,12 +198,12 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
     files = sorted(filter(_is_file_or_link, files_below(root)))
     if not files:
         raise FileNotFoundError(f"no files below {root.absolute()}; expected a folder of pictures")
-    split_names = {path.name for path in root.iterdir() if path.is_dir()} & set(SPLITS)
-    if "train" not in split_names:
+    has_splits = is_split(root / "train")
+    if not has_splits:
         check_no_splits(root)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large and odd pictures; they are reported here
-        looks = in_threads(lambda path: look(path, root, "train" in split_names), files)
+        looks = in_threads(lambda path: look(path, root, has_splits), files)
         seen = list(progress_bar(looks, total=len(files), description="inspect", show=progress))
     pairs = find_pairs([x for x in seen if x.thumbnail is not None])
     return FolderReport(root, seen, pairs)
@@ -320,6 +329,8 @@ class FolderReport:
             for name, where in sorted(found.items())
             if splits and len(where) < len(splits)
         ]
+        if len(found) == 1:
+            odd += [(name, "is the only class") for name in found]
         all_labels = {x.label for x in self._seen if x.label}
         return odd + [(name, "has no usable picture") for name in sorted(all_labels - set(found))]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from torchvision.transforms.v2 import functional as F
 
-from ..data.images import read_image
+from ..data.images import read_image, trimmed
 from ..data.loaders import check_loader
 from ..devices import arithmetic, place, resolve_precision, send
 from ..models.transfer import check_model, kept_modes
@@ -202,7 +202,9 @@ class Evaluation:
         titles = [f"{r['predicted']} {r['confidence']:.0%}\nis {r['actual']}" for r in rows]
         wrong = [True] * len(rows)
         if loader is None:
-            pictures = [F.center_crop(F.resize(read_image(r["file"]), 160), 160) for r in rows]
+            pictures = [
+                F.center_crop(F.resize(trimmed(read_image(r["file"])), 160), 160) for r in rows
+            ]
             return picture_grid(pictures, titles, wrong=wrong)
         dataset = loader.dataset
         pictures = torch.stack([dataset[row["picture"]][0] for row in rows])
@@ -287,17 +289,66 @@ def predict_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield float32 logits (N, K) and labels (N,) of each batch, on the device, in eval mode."""
     model.eval()
-    for inputs, labels in batches:
+    for batch in batches:
+        inputs, labels = checked_batch(batch)
         with arithmetic(device, precision):
             logits = checked_logits(model, send(inputs, device))
-        check_labels(labels, logits.shape[1])
+        check_outputs(logits, labels)
         yield logits.float(), send(labels, device)
+
+
+def checked_batch(batch) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels of a batch, whole numbers as int64; say what else it is."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        size = f" of {len(batch)}" if hasattr(batch, "__len__") else ""
+        raise ValueError(
+            f"a batch is a {type(batch).__name__}{size}; expected a pair (inputs, labels): put a "
+            "TransformedLoader (resnet_kit.data) around the loader that picks them"
+        )
+    inputs, labels = batch
+    if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
+        kinds = f"{type(inputs).__name__} and {type(labels).__name__}"
+        raise ValueError(f"a batch of {kinds}; expected tensors, labels as numbers of classes")
+    if not inputs.is_floating_point():
+        raise ValueError(
+            f"inputs are {inputs.dtype}; expected float32, pictures normalised (for uint8: divide "
+            "by 255, subtract the mean, divide by the deviation)"
+        )
+    return inputs, labels if labels.is_floating_point() else labels.long()
+
+
+def check_outputs(logits: Tensor, labels: Tensor) -> None:
+    """Refuse logits and labels of which no accuracy can be told."""
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"the model returned shape {tuple(logits.shape)}; expected (N, K) with an output for "
+            "each of K > 1 classes: two classes need num_classes=2 and CrossEntropyLoss"
+        )
+    if labels.is_floating_point():
+        fits = labels.shape == logits.shape
+        if not fits or (labels.device.type == "cpu" and (labels.sum(1) - 1).abs().max() > 1e-3):
+            raise ValueError(
+                f"labels of shape {tuple(labels.shape)} and {labels.dtype}; expected the number of "
+                "one class for each picture, or shares of classes (N, K) that add up to 1; several "
+                "labels a picture are not supported"
+            )
+        return
+    if labels.ndim != 1:
+        raise ValueError(f"labels of shape {tuple(labels.shape)}; expected one number a picture")
+    check_labels(labels, logits.shape[1])
 
 
 def checked_logits(model: nn.Module, inputs: Tensor) -> Tensor:
     """Return `model(inputs)`; where the inputs or the outputs do not fit, say so plainly."""
     try:
         logits = model(inputs)
+    except ValueError as error:
+        if "more than 1 value per channel when training" not in str(error):
+            raise
+        raise ValueError(
+            "BatchNorm cannot learn from a batch of one picture with maps of one place; take a "
+            "larger batch_size, or drop_last=True if it is the last batch"
+        ) from error
     except RuntimeError as error:
         first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None or inputs.ndim != 4 or inputs.shape[1] == first.in_channels:

@@ -1,10 +1,8 @@
 """The training loop, from top to bottom: one step, one epoch, one training."""
 
 import math
-import os
 import random
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -16,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..data.loaders import check_loader
 from ..devices import (
     arithmetic,
     exact_float32,
@@ -27,12 +24,17 @@ from ..devices import (
     resolve_precision,
     send,
 )
-from ..evaluation.evaluation import check_labels, checked_logits, predict_batches
+from ..evaluation.evaluation import (
+    check_labels,
+    check_outputs,
+    checked_batch,
+    checked_logits,
+    predict_batches,
+)
 from ..files import put_weights
-from ..models.transfer import check_model, train_mode
+from ..models.transfer import train_mode
 from ..settings import (
     Interrupts,
-    check_count,
     counted,
     keep_freed_memory,
     mixed_seed,
@@ -40,7 +42,15 @@ from ..settings import (
     progress_bar,
     seed_everything,
     user_path,
-    wrong,
+)
+from .checks import (
+    announce_other_statistics,
+    check_loaders,
+    check_objects,
+    check_one_process,
+    check_plan,
+    check_scheduler,
+    length_of,
 )
 from .state import History, RunSettings, TrainingRun, copied, plan_of, restore, save
 
@@ -93,6 +103,7 @@ def sums_up(criterion: Callable) -> bool:
 
 def train_step(run: TrainingRun, batches: list, meter: Meter) -> None:
     """Take one optimizer step on a batch, or on several that count as one large one."""
+    batches = [checked_batch(batch) for batch in batches]
     weights = [weight_of(run.criterion, labels) for _, labels in batches]
     whole = sum(weights)
     for (inputs, labels), weight in zip(batches, weights, strict=True):
@@ -102,7 +113,7 @@ def train_step(run: TrainingRun, batches: list, meter: Meter) -> None:
         with exact_float32(run.settings.precision):  # on the way back too
             with arithmetic(run.device, run.settings.precision):
                 logits = checked_logits(run.forward, inputs)
-                check_labels(labels, logits.shape[1])
+                check_outputs(logits, labels)
                 labels = send(labels, run.device)
                 loss = run.criterion(logits, labels)
             share = loss if sums_up(run.criterion) else loss * (weight / whole)
@@ -269,11 +280,11 @@ def train_and_eval(
             and the error carries the history so far as `error.history`.
     """
     check_one_process()
-    _check_plan(epochs, patience, checkpoint, checkpoint_every, resume)
+    check_plan(epochs, patience, checkpoint, checkpoint_every, resume)
     check_objects(model, criterion, optimizer)
-    _check_scheduler(scheduler, scheduler_every, optimizer)
-    _check_loaders(train_loader, val_loader)
-    _announce_other_statistics(model, train_loader)
+    check_scheduler(scheduler, scheduler_every, optimizer)
+    check_loaders(train_loader, val_loader)
+    announce_other_statistics(model, train_loader)
     with Interrupts() as interrupts:
         device = place(model, optimizer)
         interrupts.check()
@@ -293,7 +304,7 @@ def train_and_eval(
         run.plan = plan_of(run, train_loader)
         restore(run, folder, resume)
         match_strides(optimizer)
-        history, steps = run.history, _length(train_loader)
+        history, steps = run.history, length_of(train_loader)
         total = epochs * steps if steps else None
         with progress_bar(total=total, show=progress) as bar, _keeping_the_best(run):
             bar.update(len(history.rows) * (steps or 0))
@@ -358,100 +369,3 @@ def _what_is_kept(history: History) -> str:
 def _out_of_patience(history: History, patience: int | None) -> bool:
     waited = len(history.rows) - (history.best_epoch or 0)
     return patience is not None and waited >= patience
-
-
-def _length(loader) -> int | None:
-    """Return the number of batches, or None for a stream that does not know."""
-    try:
-        return len(loader)
-    except TypeError:
-        return None
-
-
-def _check_plan(epochs, patience, checkpoint, checkpoint_every, resume) -> None:
-    check_count("epochs", epochs)
-    if patience is not None:
-        check_count("patience", patience)
-    if checkpoint_every is not None:
-        check_count("checkpoint_every", checkpoint_every)
-    if checkpoint is None and resume:
-        raise ValueError('resume needs checkpoint="a/folder"')
-    if checkpoint is None and checkpoint_every:
-        raise ValueError('checkpoint_every needs checkpoint="a/folder"')
-
-
-def _check_loaders(train_loader, val_loader) -> None:
-    for name, loader in (("train_loader", train_loader), ("val_loader", val_loader)):
-        check_loader(name, loader)
-        if _length(loader) == 0:
-            raise ValueError(f"{name} is empty; expected at least one batch (see drop_last)")
-    if train_loader is val_loader:
-        warnings.warn("the model is validated on its training data", stacklevel=3)
-
-
-def check_one_process() -> None:
-    """Refuse several processes: each would choose a best epoch and write the files of its own."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        world = torch.distributed.get_world_size()
-    if world > 1:
-        raise RuntimeError(
-            f"{world} processes train at once, which is not supported; start one: python instead "
-            "of torchrun"
-        )
-
-
-def check_objects(model: nn.Module, criterion: Callable, optimizer: Optimizer) -> None:
-    """Refuse what are no model, criterion and optimizer, or what do not belong together."""
-    check_model(model)
-    if isinstance(criterion, type | Optimizer) or not callable(criterion):
-        loss = "a loss such as CrossEntropyLoss(), with its parentheses, before the optimizer"
-        raise wrong("criterion", criterion, loss)
-    if getattr(criterion, "reduction", "mean") not in ("mean", "sum"):
-        raise ValueError(f'{criterion} gives no single number; expected reduction="mean"')
-    if not isinstance(optimizer, Optimizer):
-        raise wrong("optimizer", optimizer, "one such as torch.optim.AdamW(model.parameters())")
-    _check_parameters(model, optimizer)
-
-
-def _check_parameters(model: nn.Module, optimizer: Optimizer) -> None:
-    """Refuse an optimizer that lacks trainable parameters, and one of nothing to train."""
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    missing = [name for name, parameter in trainable if id(parameter) not in held]
-    if not trainable:
-        raise ValueError("the whole model is frozen, nothing can be trained; unfreeze() a part")
-    if not missing:
-        return
-    foreign = held - {id(parameter) for parameter in model.parameters()}
-    hint = "build the optimizer after unfreeze()"
-    if foreign:
-        hint = (
-            f"it holds {len(foreign)} of another model, or of a head that was replaced later: "
-            "build the optimizer on this model, as it is now"
-        )
-    raise ValueError(
-        f"{counted(len(missing), 'trainable parameter')} "
-        f"{'is' if len(missing) == 1 else 'are'} not in the optimizer (first: {missing[0]}); {hint}"
-    )
-
-
-def _announce_other_statistics(model: nn.Module, loader) -> None:
-    """Say it where pictures are normalised otherwise than those that the weights come from."""
-    wanted = getattr(model, "prepared", None)
-    dataset = getattr(loader, "dataset", None)
-    given = getattr(dataset, "mean", None), getattr(dataset, "std", None)
-    if wanted is not None and given[0] is not None and given != wanted:
-        print(
-            "The pictures are normalised with other statistics than those that the weights were "
-            "trained with; like=weights in image_folders or array_loaders takes the weights' own."
-        )
-
-
-def _check_scheduler(scheduler, scheduler_every: str, optimizer: Optimizer) -> None:
-    if scheduler is not None and not hasattr(scheduler, "optimizer"):
-        raise wrong("scheduler", scheduler, "one of torch.optim.lr_scheduler")
-    if scheduler is not None and scheduler.optimizer is not optimizer:
-        raise ValueError("the scheduler belongs to another optimizer; build it on this one")
-    if scheduler_every == "step" and isinstance(scheduler, ReduceLROnPlateau):
-        raise ValueError('ReduceLROnPlateau needs the val loss; use scheduler_every="epoch"')

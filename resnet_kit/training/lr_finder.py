@@ -12,7 +12,8 @@ from ..devices import place
 from ..files import put_weights
 from ..models.transfer import kept_modes, train_mode
 from ..settings import Interrupts, mixed_seed, own_random_numbers
-from .loop import Meter, check_objects, check_one_process, seed_epoch, train_step
+from .checks import check_objects, check_one_process
+from .loop import Meter, seed_epoch, train_step
 from .state import RunSettings, TrainingRun
 
 
