@@ -153,7 +153,12 @@ def main() -> None:
         print(presses, dict(found), flush=True)
         broken = sum(count for name, count in found.items() if name.startswith("broken"))
         about = dict.fromkeys(ROW)
-        about |= {"data": "12 pictures of noise", "model": "a small net", "seed": 0}
+        about |= {
+            "data": "12 pictures of noise",
+            "split": "train",
+            "model": "a small net",
+            "seed": 0,
+        }
         about |= {"recipe": f"Ctrl-C {presses} x at random lines", "metric": "broken promises"}
         rows.append(about | {"value": broken, "n": given.trials})
     command = f"python benchmarks/interrupts.py --trials {given.trials}"

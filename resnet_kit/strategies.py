@@ -142,7 +142,7 @@ class Comparison:
                 f"not told apart from {best} by the val pictures, and it takes "
                 f"{_seconds_text(seconds[chosen])} instead of {_seconds_text(seconds[best])}"
             )
-        others = [name for name in ties if name != chosen]
+        others = [name for name in ties if name not in (chosen, best)]
         tail = f" Tied with it: {', '.join(others)}." if others else ""
         pictures = self.at(fraction)[best][0].pictures
         return f"With {counted(pictures, 'training picture')}: {chosen}, {reason}.{tail}"

@@ -19,7 +19,7 @@ from resnet_kit.data import UnreadableImageError
 from resnet_kit.data import folders as module
 from resnet_kit.data.datasets import COUNTS
 from resnet_kit.data.folders import PictureLoader
-from resnet_kit.data.images import trimmed
+from resnet_kit.data.images import picture_files, trimmed
 from resnet_kit.data.loaders import EpochSampler, prepare_worker
 
 
@@ -527,6 +527,9 @@ def test_what_makes_a_score_mean_less_is_said(tmp_path, folder, capsys):
     shutil.copy(tmp_path / "two/train/cats/0.png", tmp_path / "two/val/dogs/again.png")
     said = oddities_of(tmp_path / "two", capsys)
     assert "1 picture of 13 in val is byte for byte in train too, so its score is too good" in said
+    assert "the other way round" in said and "the other way round" not in oddities_of(
+        folder, capsys, train_share=0.1
+    ), "a share of the training pictures was asked for"
     shutil.rmtree(tmp_path / "two" / "val")
     shutil.copytree(tmp_path / "two" / "train", tmp_path / "two" / "val")
     assert "8 pictures of 8 in val are byte for byte" in oddities_of(tmp_path / "two", capsys)
@@ -566,3 +569,14 @@ def test_weights_that_are_none_are_refused(folder):
         rk.pretrained(None, num_classes=2)
     with pytest.raises(ValueError, match="expected the Loaders of a whole data set"):
         rk.extract_features(rk.models.resnets.cifar_resnet(8), [1])
+
+
+def test_folders_that_link_to_each_other_are_read_once(tmp_path):
+    for name in "ab":
+        for index in range(5):
+            write_picture(tmp_path / name / f"{index}.png", index + 10 * (name == "b"))
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert len(picture_files(tmp_path / "a")) == 10
+    assert len(rk.inspect_folder(tmp_path, progress=False).to_frame()) == 20

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
@@ -163,7 +163,10 @@ def _downloading(name: str, path: Path, content: str, allowed: bool) -> Iterator
             f"{short_path(path)} is not there and cannot be downloaded ({error}); provide it, with "
             f'{content}, or take a stand-in: named_dataset("{name}", stand_in="drawn10")'
         ) from error
-    shutil.rmtree(folder)
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # where nothing came
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -321,7 +324,13 @@ def download_photos(folder: Path, *, progress: bool = True) -> None:
     work = folder.with_name(folder.name + ".download")
     photos = work / "photos"
     shutil.rmtree(photos, ignore_errors=True)
-    archives = [fetch(url, work / PurePosixPath(url).name, progress=progress) for url in ARCHIVES]
+    try:
+        archives = [
+            fetch(url, work / PurePosixPath(url).name, progress=progress) for url in ARCHIVES
+        ]
+    finally:
+        with suppress(OSError):
+            work.rmdir()  # where nothing came
     manifest = read_manifest()
     try:
         for archive in archives:

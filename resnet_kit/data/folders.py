@@ -324,7 +324,6 @@ def image_folders(
     """
     root = existing_folder(root, "expected one with train and val, or one folder per class")
     splits = find_splits(root, val_from_train, seed)
-    splits["train"] = share_of(splits["train"], train_share, seed)
     check_options(batch_size, mean, std, 3)
     if like is not None:
         check_weights(like)
@@ -332,6 +331,7 @@ def image_folders(
         size = like.size if like else 224
     check_count("size", size)
     _announce_oddities(splits, augment)
+    splits["train"] = share_of(splits["train"], train_share, seed)
     if mean is None:
         stats = like or mean_std(list(splits["train"].files))
         mean, std = stats.mean, stats.std

@@ -1,7 +1,6 @@
 """Picture files: which files count, one way to read them, and their mean and standard deviation."""
 
 import functools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -60,12 +59,14 @@ def picture_files(folder: str | Path) -> list[Path]:
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, in linked folders too, unless the link leads back up."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        here = Path(place).resolve()
-        folders[:] = [x for x in folders if (here / x).resolve() not in (here, *here.parents)]
-        yield from (Path(place, name) for name in names)
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield all files below a folder, in linked folders too, unless a link leads back up."""
+    here = folder.resolve()
+    for path in folder.iterdir():
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in (here, *here.parents, *above):
+            yield from files_below(path, (*above, here))
 
 
 def read_image(path: str | Path) -> Tensor:
