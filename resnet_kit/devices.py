@@ -160,11 +160,11 @@ def match_strides(optimizer: Optimizer | None) -> None:
 def hardware() -> str:
     """Return the device in words: its name, cores or memory, and its native precision."""
     device = default_device()
+    name = f"{_cpu_name()}, {cpu_count()} cores"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    else:
-        gpu = f"{device.type.upper()} of " * (device.type != "cpu")
-        name = f"{gpu}{_cpu_name()}, {cpu_count()} cores"
+    elif device.type != "cpu":
+        name = f"{device.type.upper()} of {name}"
     return f"{name}, {best_precision(device)}"
 
 

@@ -138,7 +138,8 @@ def draw_folder(
 
 def kept_folder(name: str, counts: Mapping, *, progress: bool = True) -> Path:
     """The data root's folder of these pictures, drawn unless this version of them is there."""
-    folder = data_root() / f"{name}{'_quick' * quick_mode()}_v{VERSION}"
+    kind = f"{name}_quick" if quick_mode() else name
+    folder = data_root() / f"{kind}_v{VERSION}"
     try:
         if not folder.is_dir():
             draw_folder(folder, counts, progress=progress)
