@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader, write_picture
-from resnet_kit.data import UnreadableImageError
+from resnet_kit.data import TransformedLoader, UnreadableImageError
 from resnet_kit.files import read_weights
 from resnet_kit.models import replace_head
 from resnet_kit.training import loop
@@ -349,13 +349,14 @@ def test_callers_random_numbers_are_put_back():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loaders_own_generator_is_seeded_too(workers):
+@pytest.mark.parametrize("wrap", [lambda loader: loader, TransformedLoader])
+def test_loaders_own_generator_is_seeded_too(workers, wrap):
     data = tensor_loader(20).dataset
 
     def trained():
         generator = torch.Generator().manual_seed(torch.randint(1000, ()).item())
         loader = DataLoader(data, 8, shuffle=True, generator=generator, num_workers=workers)
-        return state(run(train=loader, precision="fp32")[0])
+        return state(run(train=wrap(loader), precision="fp32")[0])
 
     assert same(trained(), trained())
 

@@ -376,3 +376,14 @@ def test_imagenet_weights_without_a_connection_say_what_to_do(full_mode, broken_
     source = rk.weights("resnet18", "imagenet")
     with pytest.raises(OSError, match=r'cannot be downloaded .*rk.weights\("resnet18", "tiny"\)'):
         rk.pretrained(source, num_classes=2)
+
+
+def test_every_architectures_weights_say_how_their_pictures_are_prepared(full_mode):
+    found = {}
+    for arch in torchvision.models.list_models(module=torchvision.models):
+        source = rk.weights(arch, "imagenet")
+        preset = torchvision.models.get_model_weights(arch).DEFAULT.transforms()
+        ours = source.size, source.resize_for(source.size), source.interpolation
+        theirs = preset.crop_size[0], preset.resize_size[0], preset.interpolation.value
+        found[arch] = ours == theirs and source.mean == tuple(preset.mean)
+    assert len(found) >= 80 and all(found.values()), found

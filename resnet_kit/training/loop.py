@@ -210,7 +210,8 @@ def seed_epoch(seed: int, epoch: int, *loaders) -> None:
         for owner in {id(owner): owner for owner in owners}.values():
             if hasattr(owner, "set_epoch"):
                 owner.set_epoch(epoch)
-            for source in getattr(owner, "__dict__", {}).values():
+            own = getattr(owner, "__dict__", {}).values()
+            for source in (*own, getattr(owner, "generator", None)):  # a wrapper hands it on
                 _reseed(source, mixed_seed(seed, epoch))
 
 
