@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,22 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
 from .data.folders import Prepare
-from .data.images import (
-    check_uint8_pictures,
-    decode_picture,
-    picture_files,
-    read_image,
-    rgb_pixels,
-    trimmed,
-)
+from .data.images import listed_pictures, picture_tensor, trimmed
 from .data.loaders import Loaders, check_loaders
 from .devices import arithmetic, cpu_count, place
-from .evaluation.evaluation import evaluate
+from .evaluation.evaluation import Evaluation, evaluate
 from .features import extract_features
 from .files import atomic_file, digest_of, fit_weights, read_weights, save_weights
 from .models.resnets import cifar_resnet
@@ -68,7 +60,7 @@ class Classifier:
         if not 1 <= top_k <= len(self.classes):
             raise wrong("top_k", top_k, f"1 to {len(self.classes)}")
         check_count("batch_size", batch_size)
-        items = _listed(pictures)
+        items = listed_pictures(pictures)
         rows = []
         with ThreadPoolExecutor(cpu_count()) as pool:
             starts = range(0, len(items), batch_size)
@@ -78,6 +70,41 @@ class Classifier:
         table = pd.DataFrame(rows)
         return table.drop(columns="problem") if table["problem"].isna().all() else table
 
+    def score(self, loader, *, batch_size: int = 32, progress: bool = True) -> Evaluation:
+        """Score the classifier on the pictures of a loader; `rk.evaluate` calls this.
+
+        The pictures themselves are taken and prepared as the file says, whatever the loader does to
+        them. Classes are matched by name, so their order may differ, and some may be absent.
+
+        Raises:
+            ValueError: a class of the data that the classifier does not know, or a loader that is
+                not of `image_folders`, `array_loaders` or `named_dataset`.
+        """
+        dataset = getattr(loader, "dataset", None)
+        files, images = (getattr(dataset, name, None) for name in ("files", "images"))
+        pictures = images if files is None else files
+        if pictures is None:
+            raise wrong("loader", loader, "one of image_folders, array_loaders or named_dataset")
+        unknown = [name for name in dataset.classes if name not in self.classes]
+        if unknown:
+            raise ValueError(
+                f"the classifier does not know the class {unknown[0]}; it knows: "
+                f"{', '.join(self.classes)}"
+            )
+        numbers = [self.classes.index(name) for name in dataset.classes]
+        labels = np.array([numbers[label] for label in dataset.labels])
+        starts, found = range(0, len(labels), batch_size), []
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            for start in progress_bar(starts, description="evaluate", show=progress):
+                prepared = list(pool.map(self._prepared, pictures[start : start + batch_size]))
+                for picture in prepared:
+                    if isinstance(picture, Exception):
+                        raise picture
+                found.append(self._scores(torch.stack(prepared))[0])
+        chances = torch.cat(found).numpy()
+        loss = -np.log(chances[np.arange(len(labels)), labels].clip(1e-38)).mean()
+        return Evaluation(float(loss), labels, chances, self.classes, files)
+
     def plot(self, pictures, n: int = 12):
         """Draw the first `n` readable pictures with their names; orange: unlike the training ones.
 
@@ -85,14 +112,14 @@ class Classifier:
         """
         from .figures import picture_grid
 
-        items = _listed(pictures)
+        items = listed_pictures(pictures)
         table = self.predict(items[:n])
         good = table[table["predicted"].notna()]
         if good.empty:
             raise ValueError(
                 f"none of the first {len(table)} pictures can be read: {table['problem'][0]}"
             )
-        shown = [_as_tensor(items[index]) for index in good.index]
+        shown = [picture_tensor(items[index]) for index in good.index]
         titles = [f"{row.predicted} {row.confidence:.0%}" for row in good.itertuples()]
         unlike = good["unlike"].astype(bool).tolist() if "unlike" in good else None
         squares = [V.center_crop(V.resize(trimmed(x), [160], antialias=True), 160) for x in shown]
@@ -101,7 +128,7 @@ class Classifier:
     def _prepared(self, item) -> Tensor | Exception:
         """Return a picture `(C, size, size)` as validation sees it, or why there is none."""
         try:
-            picture = _as_tensor(item)
+            picture = picture_tensor(item)
         except Exception as error:  # decoders raise anything
             return error
         channels = len(self.about["mean"])
@@ -213,56 +240,6 @@ def distances(features: Tensor, means: Tensor) -> Tensor:
     """Return 1 - cosine to the nearest class mean, `(N,)`."""
     normal = nn.functional.normalize
     return 1 - (normal(features, dim=1) @ normal(means, dim=1).T).max(1).values
-
-
-def _listed(pictures) -> list:
-    """Return what was given as a list of files, bytes, PIL pictures, arrays and tensors."""
-    place = type(pictures).__name__
-    if isinstance(pictures, bytes | Image.Image) or hasattr(pictures, "read"):
-        items = [pictures]
-    elif isinstance(pictures, str | Path):
-        if "://" in str(pictures):
-            raise ValueError(f"{pictures} is an address; download it first, and give the file")
-        place = user_path(pictures).absolute()
-        if not place.exists():
-            raise FileNotFoundError(f"no file or folder {place}")
-        items = picture_files(place) if place.is_dir() else [user_path(pictures)]
-    elif isinstance(pictures, np.ndarray | Tensor) and _is_one_picture(pictures):
-        items = [pictures]
-    else:
-        items = list(pictures) if isinstance(pictures, Iterable) else []
-    if not items:
-        raise ValueError(
-            f"no pictures in {place}; expected a file, a folder, a PIL picture, a uint8 array or a "
-            "list of these"
-        )
-    return [item.read() if hasattr(item, "read") else item for item in items]
-
-
-def _is_one_picture(array: np.ndarray | Tensor) -> bool:
-    """Tell `(H, W)`, `(H, W, C)` and, of tensors, `(C, H, W)` from several pictures `(N, H, W)`."""
-    channels_last = array.ndim == 3 and array.shape[2] <= 4
-    channels_first = isinstance(array, Tensor) and array.ndim == 3 and array.shape[0] in (1, 3)
-    return array.ndim == 2 or channels_last or channels_first
-
-
-def _as_tensor(item) -> Tensor:
-    """Return a picture of any kind as uint8 `(3, H, W)`, grey ones as `(1, H, W)`."""
-    if isinstance(item, str | Path):
-        return read_image(item)
-    if isinstance(item, bytes):
-        return decode_picture(item)
-    if isinstance(item, Tensor) and item.dtype == torch.uint8 and item.shape[:-2] in ((1,), (3,)):
-        return item.cpu()
-    if isinstance(item, np.ndarray) and item.shape[2:] == (4,) and item.dtype == np.uint8:
-        item = Image.fromarray(item)  # with transparency
-    if isinstance(item, Image.Image):
-        item = rgb_pixels(item)
-    array = item.cpu() if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
-    pixels = check_uint8_pictures(array[None])[0].permute(2, 0, 1)
-    if len(pixels) == 2:
-        raise ValueError(f"an array of shape {np.shape(item)}; expected 1, 3 or 4 channels last")
-    return pixels
 
 
 FORMAT = "resnet_kit classifier 1"

@@ -430,3 +430,33 @@ def test_classifiers_loaders_and_features_can_be_kept_in_sets(of_arrays, tmp_pat
     clf = rk.load_classifier(rk.save_classifier(tmp_path / "d.safetensors", *of_arrays))
     features = rk.extract_features(*of_arrays, progress=False)
     assert len({clf, of_arrays[1], features, clf}) == 3 and clf == clf
+
+
+def test_a_classifier_is_scored_by_the_names_of_classes(of_files, folder, tmp_path):
+    model, loaders = of_files
+    clf = rk.load_classifier(
+        rk.save_classifier(tmp_path / "ab.safetensors", model, loaders, calibrate=False)
+    )
+    expected = rk.evaluate(model, loaders.val, progress=False)
+    found = rk.evaluate(clf, loaders.val, progress=False)
+    assert np.allclose(found.probabilities, expected.probabilities, atol=1e-6)
+    assert found.accuracy == expected.accuracy and found.files == loaders.files["val"]
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    for split in ("train", "eval"):  # now b comes before the other class
+        (folder / split / "a").rename(folder / split / "z")
+    other = rk.image_folders(folder, size=224, workers=0)
+    with pytest.raises(ValueError, match="does not know the class z; it knows: a, b"):
+        rk.evaluate(clf, other.val)
+    clf.about["classes"] = ["z", "b"]
+    turned = rk.evaluate(clf, other.val, progress=False)
+    assert turned.accuracy == expected.accuracy and turned.classes == ("z", "b")
+
+
+def test_a_classifier_of_arrays_is_scored_too(of_arrays, tmp_path):
+    model, data = of_arrays
+    path = rk.save_classifier(tmp_path / "d.safetensors", model, data, calibrate=False)
+    expected = rk.evaluate(model, data.test, progress=False)
+    found = rk.evaluate(rk.load_classifier(path), data.test, progress=False)
+    assert np.allclose(found.probabilities, expected.probabilities, atol=1e-5)
+    with pytest.raises(ValueError, match="loader is .*; expected one of image_folders"):
+        rk.evaluate(rk.load_classifier(path), [1, 2])

@@ -397,12 +397,12 @@ def _announce_oddities(splits: dict[str, Split], augment) -> None:
             'The classes look like characters, and augment="standard" mirrors pictures: a '
             'mirrored character is another one. Give augment="none" or a transform of your own.'
         )
+    if len(splits["val"].files) > len(train.files):
+        counts = f"{len(splits['val'].files):,} pictures, train {len(train.files):,}"
+        print(f"val has {counts}: is it the other way round?")
     for name, split in splits.items():
         if name == "train":
             continue
-        if len(split.files) > len(train.files):
-            counts = f"{len(split.files):,} pictures, train {len(train.files):,}"
-            print(f"{name} has {counts}: is it the other way round?")
         copies = _copies(train.files, split.files)
         if copies:
             print(

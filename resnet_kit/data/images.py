@@ -1,7 +1,7 @@
 """Picture files: which files count, one way to read them, and their mean and standard deviation."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -138,6 +138,56 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def listed_pictures(pictures) -> list:
+    """Return what was given as a list of files, bytes, PIL pictures, arrays and tensors."""
+    place = type(pictures).__name__
+    if isinstance(pictures, bytes | Image.Image) or hasattr(pictures, "read"):
+        items = [pictures]
+    elif isinstance(pictures, str | Path):
+        if "://" in str(pictures):
+            raise ValueError(f"{pictures} is an address; download it first, and give the file")
+        place = user_path(pictures).absolute()
+        if not place.exists():
+            raise FileNotFoundError(f"no file or folder {place}")
+        items = picture_files(place) if place.is_dir() else [user_path(pictures)]
+    elif isinstance(pictures, np.ndarray | Tensor) and _is_one_picture(pictures):
+        items = [pictures]
+    else:
+        items = list(pictures) if isinstance(pictures, Iterable) else []
+    if not items:
+        raise ValueError(
+            f"no pictures in {place}; expected a file, a folder, a PIL picture, a uint8 array or a "
+            "list of these"
+        )
+    return [item.read() if hasattr(item, "read") else item for item in items]
+
+
+def _is_one_picture(array: np.ndarray | Tensor) -> bool:
+    """Tell `(H, W)`, `(H, W, C)` and, of tensors, `(C, H, W)` from several pictures `(N, H, W)`."""
+    channels_last = array.ndim == 3 and array.shape[2] <= 4
+    channels_first = isinstance(array, Tensor) and array.ndim == 3 and array.shape[0] in (1, 3)
+    return array.ndim == 2 or channels_last or channels_first
+
+
+def picture_tensor(item) -> Tensor:
+    """Return a picture of any kind as uint8 `(3, H, W)`, grey ones as `(1, H, W)`."""
+    if isinstance(item, str | Path):
+        return read_image(item)
+    if isinstance(item, bytes):
+        return decode_picture(item)
+    if isinstance(item, Tensor) and item.dtype == torch.uint8 and item.shape[:-2] in ((1,), (3,)):
+        return item.cpu()
+    if isinstance(item, np.ndarray) and item.shape[2:] == (4,) and item.dtype == np.uint8:
+        item = Image.fromarray(item)  # with transparency
+    if isinstance(item, Image.Image):
+        item = rgb_pixels(item)
+    array = item.cpu() if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
+    pixels = check_uint8_pictures(array[None])[0].permute(2, 0, 1)
+    if len(pixels) == 2:
+        raise ValueError(f"an array of shape {np.shape(item)}; expected 1, 3 or 4 channels last")
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -257,10 +257,13 @@ def evaluate(
     """Score a model on every batch of (inputs, labels) of a loader, in eval mode.
 
     The loss is the mean cross-entropy over pictures. Every module keeps the mode (train or eval)
-    that it had. Class names and files are the data set's.
+    that it had. Class names and files are the data set's. A `Classifier` is scored on the pictures
+    themselves, with classes matched by name (see `Classifier.score`).
     """
-    check_model(model)
     check_loader("loader", loader)
+    if hasattr(model, "score") and hasattr(model, "predict"):  # a Classifier, on a higher floor
+        return model.score(loader, progress=progress)
+    check_model(model)
     criterion = nn.CrossEntropyLoss()
     probabilities, labels, losses = [], [], []
     with Interrupts() as interrupts, kept_modes(model):
