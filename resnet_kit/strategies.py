@@ -250,14 +250,14 @@ class _Task:
     def runs(self, strategies, seeds, fractions) -> Iterator[Run]:
         for seed in seeds:
             for fraction in fractions:
-                loaders = self.loaders(seed, fraction)
+                first = (seed, fraction) == (seeds[0], fractions[0])
+                loaders = self.loaders(seed, fraction, announce=first)
                 for strategy in strategies:
                     yield self.run(strategy, loaders, seed, fraction)
 
-    def loaders(self, seed: int, fraction: float = 1.0) -> Loaders:
-        return image_folders(
-            self.root, like=self.source, train_share=fraction, seed=seed, **self.options
-        )
+    def loaders(self, seed: int, fraction: float = 1.0, *, announce: bool = False) -> Loaders:
+        options = self.options | {"train_share": fraction, "seed": seed, "announce": announce}
+        return image_folders(self.root, like=self.source, **options)
 
     def run(self, strategy: str, loaders: Loaders, seed: int, fraction: float) -> Run:
         how = self.from_features if strategy in FROM_FEATURES else self.end_to_end

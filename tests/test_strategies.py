@@ -191,3 +191,12 @@ def test_the_order_of_strategies_and_the_callers_numbers_make_no_difference(colo
         assert torch.equal(torch.get_rng_state(), before)
         losses.append(found.runs[-1].val.loss)
     assert losses[0] == losses[1]
+
+
+def test_what_is_odd_about_a_folder_is_said_once_in_a_comparison(colors, tiny, capsys):
+    (colors / "train" / "red" / "1.heic").touch()
+    rk.compare_strategies(
+        colors, weights=tiny, strategies=["features + kNN"], seeds=(0, 1), fractions=(0.5, 1),
+        val_from_train=0.25, **SMALL,
+    )  # fmt: skip
+    assert capsys.readouterr().out.count("1 .heic") == 1

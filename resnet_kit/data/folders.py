@@ -85,9 +85,7 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
     train = _scan(root / "train")
     others = {"val": _like(train, _scan(folders[0]))} if folders else {}
     test = root / "test"
-    if test.is_dir() and not is_split(test) and picture_files(test):
-        print(f"{test.name} has pictures without classes, which cannot be scored: left out.")
-    elif test.exists():
+    if test.exists() and not _without_classes(test):
         others["test"] = _like(train, _scan(test))
     if val_from_train is None:
         if not folders:
@@ -108,6 +106,11 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
 def is_split(path: Path) -> bool:
     """True for a folder of class folders, and for what stands in its place and is no folder."""
     return path.exists() and (not path.is_dir() or bool(_folders_in(path)))
+
+
+def _without_classes(split: Path) -> bool:
+    """True for a folder of pictures where one of class folders is expected."""
+    return split.is_dir() and not _folders_in(split) and bool(picture_files(split))
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -158,10 +161,6 @@ def _like(train: Split, other: Split) -> Split:
                 f"class {name} is in {other.folder.absolute()} but not in "
                 f"{train.folder.absolute()}, where it would have to be learned"
             )
-    absent = [name for name in train.classes if name not in other.classes]
-    if absent:
-        names = ", ".join(absent)
-        print(f"{other.folder.name} has no pictures of {names}, whose recall stays unknown.")
     numbers = [train.classes.index(name) for name in other.classes]
     pictures = [(file, numbers[label]) for file, label in other.pictures]
     return replace(other, classes=train.classes, pictures=pictures)
@@ -301,6 +300,7 @@ def image_folders(
     balanced: bool = False,
     workers: int | None = None,
     seed: int = 0,
+    announce: bool = True,
 ) -> Loaders:
     """Return loaders for a folder of pictures, with one folder per class in `train`, `val`, `test`.
 
@@ -316,7 +316,8 @@ def image_folders(
     Size, mean, std and how to resize come from `like`, the weights to be trained on; without it
     they are 224 px and the training pictures' own. Each can be given. `augment` (see `Prepare`) is
     for training. What makes a score mean less than it seems (one class, copies of training
-    pictures in val or test, more of these than in train) is said in a line each.
+    pictures in val or test, files that are left out, …) is said in a line each, unless `announce`
+    is False.
 
     Raises:
         FileNotFoundError, NotADirectoryError: no such folder, or a split that is a file.
@@ -330,7 +331,8 @@ def image_folders(
     if size is None:
         size = like.size if like else 224
     check_count("size", size)
-    _announce_oddities(splits, augment)
+    if announce:
+        _announce_oddities(root, splits, augment)
     splits["train"] = share_of(splits["train"], train_share, seed)
     if mean is None:
         stats = like or mean_std(list(splits["train"].files))
@@ -376,7 +378,7 @@ def image_folders(
     )
 
 
-def _announce_oddities(splits: dict[str, Split], augment) -> None:
+def _announce_oddities(root: Path, splits: dict[str, Split], augment) -> None:
     """Say in a line each what makes a score of these splits mean less than it seems."""
     train = splits["train"]
     if len(train.classes) == 1:
@@ -384,9 +386,9 @@ def _announce_oddities(splits: dict[str, Split], augment) -> None:
         hint = f" The classes seem to be in {short_path(only)}." if _folders_in(only) else ""
         print(f"There is one class only ({only.name}): any model is right about all of it.{hint}")
     left_out = Counter()
-    for split in splits.values():
-        others = (path for path in files_below(split.folder) if not is_picture(path))
-        left_out.update(path.suffix for path in others if not _is_hidden_below(split.folder, path))
+    for folder in {split.folder for split in splits.values()}:  # what is held out shares its folder
+        others = (path for path in files_below(folder) if not is_picture(path))
+        left_out.update(path.suffix for path in others if not _is_hidden_below(folder, path))
     if left_out:
         kinds = ", ".join(
             f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(left_out.items())
@@ -400,9 +402,16 @@ def _announce_oddities(splits: dict[str, Split], augment) -> None:
     if len(splits["val"].files) > len(train.files):
         counts = f"{len(splits['val'].files):,} pictures, train {len(train.files):,}"
         print(f"val has {counts}: is it the other way round?")
+    if "test" not in splits and _without_classes(root / "test"):
+        print("test has pictures without classes, which cannot be scored: left out.")
     for name, split in splits.items():
         if name == "train":
             continue
+        present = set(split.labels)
+        absent = [kind for label, kind in enumerate(split.classes) if label not in present]
+        if absent:
+            names = ", ".join(absent)
+            print(f"{split.folder.name} has no pictures of {names}, whose recall stays unknown.")
         copies = _copies(train.files, split.files)
         if copies:
             print(
