@@ -68,8 +68,8 @@ class Meter:
         """Count a batch whose mean loss is `loss` and that weighs as much as `weight` pictures."""
         targets = labels.argmax(1) if labels.ndim == 2 else labels  # mixed pictures: shares (N, K)
         self.batches += 1
-        bad = ~torch.isfinite(loss.detach()) & (self.first_bad == 0)
-        self.first_bad += bad * self.batches
+        is_first = ~torch.isfinite(loss.detach()) & (self.first_bad == 0)
+        self.first_bad = torch.where(is_first, self.batches, self.first_bad)
         self.loss += loss.detach() * weight
         self.correct += (logits.argmax(1) == targets).sum()
         self.weight += weight
@@ -205,9 +205,9 @@ def seed_epoch(seed: int, epoch: int, *loaders) -> None:
     """Make an epoch's random numbers depend on (seed, epoch) alone: a resumed run has the same."""
     seed_everything(mixed_seed(seed, epoch))
     for loader in loaders:
-        owners = [loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler"))]
-        owners.append(getattr(owners[-1], "sampler", None))
-        for owner in {id(owner): owner for owner in owners}.values():
+        sampler = getattr(loader, "sampler", None)
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        for owner in (loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None)):
             if hasattr(owner, "set_epoch"):
                 owner.set_epoch(epoch)
             own = getattr(owner, "__dict__", {}).values()
