@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,16 +19,24 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
 from .data.folders import Prepare
-from .data.images import listed_pictures, picture_tensor, trimmed
+from .data.images import is_one_picture, listed_pictures, picture_tensor, trimmed
 from .data.loaders import Loaders, check_loaders
 from .devices import arithmetic, cpu_count, place
 from .evaluation.evaluation import Evaluation, evaluate
 from .features import extract_features
 from .files import atomic_file, digest_of, fit_weights, read_weights, save_weights
 from .models.resnets import cifar_resnet
-from .models.transfer import find_head, head_of, kept_modes, pretrained
+from .models.transfer import find_head, head_layers, head_of, kept_modes, pretrained, put_layers
 from .models.weights import weights
-from .settings import check_count, own_random_numbers, progress_bar, user_path, wrong
+from .settings import (
+    Interrupts,
+    check_count,
+    listed,
+    own_random_numbers,
+    progress_bar,
+    user_path,
+    wrong,
+)
 
 _ONE_AT_A_TIME = threading.Lock()  # hooks and modes are the model's, whichever thread asks
 
@@ -52,8 +60,11 @@ class Classifier:
         it), a PIL picture, a uint8 array `(H, W)`, `(H, W, C)`, `(N, H, W)` or `(N, H, W, C)`, a
         uint8 tensor `(C, H, W)` as of `read_image`, or several of these.
         `top_k` adds the next classes as `class 2`, `confidence 2`, …. Of a calibrated classifier
-        `unlike` says that a picture is unlike the training pictures. What cannot be read gets a
-        row with its `problem` and no prediction.
+        `unlike` says that a picture is unlike the training pictures. What cannot be read among
+        several gets a row with its `problem` and no prediction.
+
+        Raises:
+            ValueError: a single picture that cannot be read, or nothing that is a picture.
         """
         import pandas as pd
 
@@ -61,12 +72,15 @@ class Classifier:
             raise wrong("top_k", top_k, f"1 to {len(self.classes)}")
         check_count("batch_size", batch_size)
         items = listed_pictures(pictures)
-        rows = []
+        rows, alone = [], is_one_picture(pictures)
         with ThreadPoolExecutor(cpu_count()) as pool:
             starts = range(0, len(items), batch_size)
             for start in progress_bar(starts, description="predict", show=progress):
                 some = items[start : start + batch_size]
-                rows += self._rows(some, list(pool.map(self._prepared, some)), start, top_k)
+                prepared = list(pool.map(self._prepared, some))
+                if alone and isinstance(prepared[0], Exception):
+                    raise prepared[0]
+                rows += self._rows(some, prepared, start, top_k)
         table = pd.DataFrame(rows)
         return table.drop(columns="problem") if table["problem"].isna().all() else table
 
@@ -88,8 +102,8 @@ class Classifier:
         unknown = [name for name in dataset.classes if name not in self.classes]
         if unknown:
             raise ValueError(
-                f"the classifier does not know the class {unknown[0]}; it knows: "
-                f"{', '.join(self.classes)}"
+                f"the classifier does not know the class {unknown[0]}; it knows "
+                f"{listed(self.classes)}"
             )
         numbers = [self.classes.index(name) for name in dataset.classes]
         labels = np.array([numbers[label] for label in dataset.labels])
@@ -218,8 +232,7 @@ class Classifier:
         about = self.about
         return (
             f"Classifier({about['built']['name']}, {about['size']} px, "
-            f"{len(self.classes)} classes: {', '.join(self.classes)}; "
-            f"val accuracy {about['val_accuracy']:.1%})"
+            f"{listed(self.classes)}; val accuracy {about['val_accuracy']:.1%})"
         )
 
 
@@ -243,6 +256,7 @@ def distances(features: Tensor, means: Tensor) -> Tensor:
 
 
 FORMAT = "resnet_kit classifier 1"
+LARGEST = 10_000  # pixels of a side that a classifier may ask for
 FALSE_ALARMS = 0.05  # share of the validation pictures that count as unlike the training ones
 
 
@@ -270,12 +284,17 @@ def save_classifier(
         ValueError: the architecture is not known or not the model's, pictures of 2 or 4 channels,
             or a path that does not end in .safetensors.
     """
-    built = {"name": arch} if arch else getattr(model, "built", None)
-    if built is None:
-        raise ValueError(
-            f"it is not known how to build this {type(model).__name__} again; give its name in "
-            'torchvision, save_classifier(..., arch="resnet18"), or make it with rk.pretrained'
-        )
+    with Interrupts() as interrupts:
+        tensors, about = _described(model, loaders, arch, calibrate)
+        interrupts.check()
+    return save_weights(tensors, path, metadata=about | {"digest": digest_of_file(tensors, about)})
+
+
+def _described(
+    model: nn.Module, loaders: Loaders, arch: str | None, calibrate: bool
+) -> tuple[dict[str, Tensor], dict]:
+    """Return the tensors of a classifier's file and its metadata."""
+    built = _how_built(model, arch)
     check_loaders(loaders)
     _check_rebuilt(model, built, loaders)
     val = evaluate(model, loaders.val, progress=False)
@@ -300,8 +319,18 @@ def save_classifier(
         means, limit, false_alarms = _familiar(model, loaders)
         tensors["familiar.means"] = means
         about |= {"limit": limit, "false_alarms": false_alarms}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save_weights(tensors, path, metadata=about | {"digest": digest_of_file(tensors, about)})
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, about
+
+
+def _how_built(model: nn.Module, arch: str | None) -> dict:
+    built = {"name": arch} if arch else getattr(model, "built", None)
+    if built is None:
+        raise ValueError(
+            f"it is not known how to build this {type(model).__name__} again; give its name in "
+            'torchvision, save_classifier(..., arch="resnet18"), or make it with rk.pretrained'
+        )
+    head = head_layers(model)
+    return built | {"head": head} if head else built
 
 
 def load_classifier(path: str | Path) -> Classifier:
@@ -322,25 +351,32 @@ def load_classifier(path: str | Path) -> Classifier:
         raise ValueError(f"{path} is damaged: its content does not match its digest; copy it again")
     try:
         _check_about(about, "familiar.means" in tensors)
-        model = _build(about["built"], len(about["classes"]))
         state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        fit_weights(model, state, str(path))
-    except (KeyError, TypeError, AttributeError) as error:
+        with Interrupts() as interrupts:
+            model = _build(about["built"], len(about["classes"]), state)
+            fit_weights(model, state, str(path))
+            interrupts.check()
+    except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} is a classifier of another make: {error!r}") from error
+    model.classes = tuple(about["classes"])  # so that `evaluate` sees whether the data's are others
     return Classifier(model.eval(), about, tensors.get("familiar.means"))
 
 
 def _check_about(about: dict, knows_unlike: bool) -> None:
     """Refuse metadata that lack something, or with numbers that make no sense."""
     mean, std, sides = about["mean"], about["std"], [about["size"], about["resize"] or 1]
+    classes = about["classes"]
     numbers = [*mean, *std, about["temperature"], about["val_accuracy"]]
     numbers += [about["limit"]] if knows_unlike else []
     sound = (
         all(math.isfinite(number) for number in numbers)
         and len(mean) == len(std)
         and len(mean) in (1, 3)
-        and min(*std, about["temperature"]) > 0
-        and all(isinstance(side, int) and side > 0 for side in sides)
+        and min(std) > 0
+        and 0.01 < about["temperature"] < 100
+        and all(type(side) is int and 0 < side <= LARGEST for side in sides)
+        and all(isinstance(name, str) for name in classes)
+        and len(set(classes)) == len(classes)
     )
     if not sound:
         raise ValueError("its preparation of pictures, or another number, makes no sense")
@@ -352,7 +388,7 @@ def _check_rebuilt(model: nn.Module, built: dict, loaders: Loaders) -> None:
         raise ValueError(
             f"pictures of {len(loaders.mean)} channels; expected grey or RGB ones for a classifier"
         )
-    again = _build(built, len(loaders.classes))
+    again = _build(built, len(loaders.classes), model.state_dict())
     fit_weights(again, model.state_dict(), "the model")
     batch = [next(iter(loaders.val))]
     ours, theirs = (evaluate(x, batch, progress=False).probabilities for x in (model, again))
@@ -365,13 +401,18 @@ def _check_rebuilt(model: nn.Module, built: dict, loaders: Loaders) -> None:
         )
 
 
-def _build(built: dict, num_classes: int) -> nn.Module:
+def _build(built: dict, num_classes: int, state: Mapping[str, Tensor]) -> nn.Module:
+    """Return the model that `built` describes, for weights of the state's shapes."""
     options = dict(built)
-    name = options.pop("name")
+    name, head = options.pop("name"), options.pop("head", None)
     with own_random_numbers(0):  # for first weights that are replaced at once
         if name == "cifar_resnet":
-            return cifar_resnet(num_classes=num_classes, **options)
-        return pretrained(weights(name, None), num_classes=num_classes)
+            model = cifar_resnet(num_classes=num_classes, **options)
+        else:
+            model = pretrained(weights(name, None), num_classes=num_classes)
+    if head:
+        put_layers(model, head, state)
+    return model
 
 
 def digest_of_file(tensors: dict[str, Tensor], about: dict) -> str:

@@ -93,29 +93,43 @@ def arithmetic(device: torch.device, precision: str):
 def exact_float32(precision: str):
     """For "fp32" switch off, inside, what is faster and less exact: TF32, and bf16 in its place.
 
-    A backward pass belongs inside too. torch refuses the switches to someone who used its newer
-    ones: that is a choice, and is kept.
+    A backward pass belongs inside too.
     """
     if precision != "fp32":
         yield
         return
-    cudnn = torch.backends.cudnn
+    before = float32_switches()
+    set_float32_switches(False, "highest")
+    try:
+        yield
+    finally:
+        set_float32_switches(*before)
+
+
+def float32_switches() -> tuple[bool | None, str | None]:
+    """Return whether convolutions may use TF32, and how exact matrix products are.
+
+    torch refuses the switches to someone who used its newer ones: that is a choice, and gives None.
+    """
     convolutions = products = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the newer ones, which torch.compile does not read
         with suppress(RuntimeError):
-            convolutions, cudnn.allow_tf32 = cudnn.allow_tf32, False
+            convolutions = torch.backends.cudnn.allow_tf32
         with suppress(RuntimeError):
             products = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if convolutions:
-                cudnn.allow_tf32 = True
-            if products not in (None, "highest"):
+    return convolutions, products
+
+
+def set_float32_switches(convolutions: bool | None, products: str | None) -> None:
+    """Set what `float32_switches` returns; None leaves a switch as it is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if convolutions is not None:
+            with suppress(RuntimeError):
+                torch.backends.cudnn.allow_tf32 = convolutions
+        if products is not None:
+            with suppress(RuntimeError):
                 torch.set_float32_matmul_precision(products)
 
 

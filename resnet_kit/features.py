@@ -125,6 +125,11 @@ def _before_the_head(
                 labels.append(targets.cpu())
     finally:
         hook.remove()
+    if rows[0].ndim != 2:
+        raise ValueError(
+            f"the head gets inputs of shape {tuple(rows[0].shape)}; expected features (N, D): take "
+            "pooling and flattening out of the head"
+        )
     return torch.cat(rows), torch.cat(labels)
 
 

@@ -1,21 +1,30 @@
 """Files: written whole or not at all, loaded without running code, downloaded in pieces."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
+import time
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
+import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 from .settings import progress_bar, user_path
 
@@ -33,6 +42,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """
     path = user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name, hours=1)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         temporary = Path(file.name)
     try:
@@ -41,8 +51,49 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # temporary files are private, results are not
         os.replace(temporary, path)
+    except Exception as error:  # torch and safetensors have words of their own for a full disk
+        if "No space left" in str(error) or shutil.disk_usage(path.parent).free < 1 << 20:
+            raise OSError(
+                errno.ENOSPC, "No space left on device: free some, then write again", str(path)
+            ) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str = "*", *, hours: float = 0) -> None:
+    """Remove temporary files of `atomic_file` that a killed process left, if they are so old."""
+    pattern = "*" if name == "*" else escape(name)
+    for file in folder.glob(f".{pattern}.????????"):  # as NamedTemporaryFile names them
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime >= 3600 * hours:
+                file.unlink()
+
+
+@contextmanager
+def only_one(path: Path, *, seconds: float | None = None) -> Iterator[None]:
+    """Hold a lock file inside, so that other processes stay out; it goes with this process.
+
+    Where another one is inside, wait for its end, which a line says, or at most so many seconds.
+
+    Raises:
+        Timeout: another process is still inside.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0 if seconds is None else seconds)
+    except Timeout:
+        if seconds is not None:
+            raise
+        print(f"Another process is at work on {path.stem.strip('.')}: waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # who waits opens it by name, again and again
+            path.unlink()
+        lock.release()
 
 
 def save_weights(
@@ -53,14 +104,30 @@ def save_weights(
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, not {path.name}; rename the file")
     state = model.state_dict() if isinstance(model, nn.Module) else model
+    about = _as_json(metadata or {})  # checked before anything costs time
     dense = torch.contiguous_format
     tensors = {  # copies, because safetensors refuses two names for one memory
         name: tensor.detach().cpu().clone(memory_format=dense) for name, tensor in state.items()
     }
-    about = (metadata or {}) | {SUM: digest_of(tensors)}
+    about[SUM] = digest_of(tensors)
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, {"resnet_kit": json.dumps(about)})
     return path
+
+
+def _as_json(metadata: dict) -> dict:
+    """Return metadata as JSON gives them back: arrays and tensors as lists, paths as strings."""
+
+    def plain(value):
+        if isinstance(value, np.generic | np.ndarray | Tensor):
+            return value.tolist()
+        if isinstance(value, Path):
+            return str(value)
+        raise TypeError(
+            f"metadata hold a {type(value).__name__}; expected numbers, strings, lists and dicts"
+        )
+
+    return json.loads(json.dumps(metadata, default=plain))
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -89,8 +156,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             if SUM in header and header.pop(SUM) != digest_of(tensors):  # older files have none
                 raise ValueError("its content has another digest than when it was written")
             return tensors, header
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        check_sums(path)
+        with safe_globals([Namespace]):  # what argparse gives; many scripts save theirs
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, BadZipFile) as error:
         raise ValueError(f"{path} is damaged or no weights file: {error}") from error
     except Exception as error:  # pickle.UnpicklingError: the file wants to run code
         raise ValueError(
@@ -99,6 +168,18 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             f"of the model ({error})"
         ) from error
     return _weights_in(state, path), {}
+
+
+def check_sums(path: Path) -> None:
+    """Refuse a file of `torch.save` with a damaged part: torch writes sums and does not read them.
+
+    Files of before 2020 have none.
+    """
+    if is_zipfile(path):
+        with ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged:
+            raise ValueError(f"{damaged} has another sum than when it was written")
 
 
 def _weights_in(content, path: Path) -> dict[str, Tensor]:

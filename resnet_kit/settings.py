@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .devices import cpu_count, default_device
+from .devices import cpu_count, default_device, float32_switches, set_float32_switches
 
 
 def quick_mode() -> bool:
@@ -113,6 +113,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def listed(classes: Sequence[str], most: int = 12) -> str:
+    """Return how many classes there are, and the names of the first."""
+    count = f"{len(classes)} class" if len(classes) == 1 else f"{len(classes)} classes"
+    return f"{count}: {', '.join(classes[:most])}{', …' if len(classes) > most else ''}"
+
+
 def wrong(name: str, value, expected: str) -> ValueError:
     """Return the error that says what an argument is and what was expected."""
     if isinstance(value, type):
@@ -182,15 +188,17 @@ class Interrupts:
 
     def __enter__(self):
         self.gradients, self.nesting = torch.is_grad_enabled(), _autocast_nesting()
+        self.switches = float32_switches()
+        handler = signal.getsignal(signal.SIGINT)
+        outer = isinstance(getattr(handler, "__self__", None), Interrupts)
         in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if in_main_thread and (outer or handler is signal.default_int_handler):
             self.before = signal.signal(signal.SIGINT, self._press)
         return self
 
     def _press(self, number, frame) -> None:
         self.presses += 1
-        second = self.presses == 2 and not self.closing
-        if self.waiting or second:
+        if not self.closing and (self.waiting or self.presses == 2):
             self.check()
 
     def check(self) -> None:
@@ -215,7 +223,9 @@ class Interrupts:
 
     def __exit__(self, *error) -> None:
         self.closing = True
-        torch.set_grad_enabled(self.gradients)  # an exit of no_grad or autocast may be cut short
+        # A press may cut the end of no_grad, of autocast or of exact_float32 short.
+        torch.set_grad_enabled(self.gradients)
+        set_float32_switches(*self.switches)
         while _autocast_nesting() > self.nesting:
             if torch.autocast_decrement_nesting() == 0:
                 torch.clear_autocast_cache()

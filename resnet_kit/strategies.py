@@ -1,7 +1,7 @@
 """Which kind of transfer suits these pictures? All kinds, trained alike and compared."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -196,14 +196,15 @@ def compare_strategies(
     batch_size: int = 32,
     val_from_train: float | None = None,
     augment: str | Callable[[Tensor], Tensor] = "standard",
+    groups: Callable[[Path], Hashable] | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Train every strategy on the same pictures for the same number of epochs, and compare.
 
-    `root`, `size`, `val_from_train` and `augment` are as in `image_folders`; features are those of
-    the pictures as they are. Partial fine-tuning trains the last stage of a ResNet, `layer4`, and
-    the head. A fraction is a share of the training pictures of each class, and a
+    `root`, `size`, `val_from_train`, `augment` and `groups` are as in `image_folders`; features are
+    those of the pictures as they are. Partial fine-tuning trains the last stage of a ResNet,
+    `layer4`, and the head. A fraction is a share of the training pictures of each class, and a
     larger one holds the smaller ones. With `val_from_train` each seed holds out other pictures. The
     features of all pictures are computed once, and what that took is shared out by pictures.
     Stopping the cell returns what there is.
@@ -223,7 +224,7 @@ def compare_strategies(
             "leave it out of `strategies`"
         )
     options = {"size": size, "batch_size": batch_size, "val_from_train": val_from_train}
-    options |= {"augment": augment, "workers": workers}
+    options |= {"augment": augment, "groups": groups, "workers": workers}
     task = _Task(root, source, epochs, options, progress)
     runs = []
     try:

@@ -445,7 +445,7 @@ def test_a_classifier_is_scored_by_the_names_of_classes(of_files, folder, tmp_pa
     for split in ("train", "eval"):  # now b comes before the other class
         (folder / split / "a").rename(folder / split / "z")
     other = rk.image_folders(folder, size=224, workers=0)
-    with pytest.raises(ValueError, match="does not know the class z; it knows: a, b"):
+    with pytest.raises(ValueError, match="does not know the class z; it knows 2 classes: a, b"):
         rk.evaluate(clf, other.val)
     clf.about["classes"] = ["z", "b"]
     turned = rk.evaluate(clf, other.val, progress=False)
@@ -460,3 +460,45 @@ def test_a_classifier_of_arrays_is_scored_too(of_arrays, tmp_path):
     assert np.allclose(found.probabilities, expected.probabilities, atol=1e-5)
     with pytest.raises(ValueError, match="loader is .*; expected one of image_folders"):
         rk.evaluate(rk.load_classifier(path), [1, 2])
+
+
+def test_a_single_picture_that_cannot_be_read_raises(of_files, tmp_path):
+    model, loaders = of_files
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "a.safetensors", model, loaders))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="broken.png: it is no picture"):
+        clf.predict(tmp_path / "broken.png")
+    with pytest.raises(ValueError, match="floating-point picture has no fixed range"):
+        clf.predict(Image.new("F", (4, 4)))
+    assert clf.predict([tmp_path / "broken.png"])["problem"].notna().all()
+    with pytest.raises(ValueError, match="no pictures in dict; expected a file"):
+        clf.predict({"a": loaders.files["val"][0]})
+    data = loaders.files["val"][0].read_bytes()
+    views = [bytearray(data), memoryview(data), io.BytesIO(data)]
+    found = [clf.predict(view)["confidence"].tolist() for view in views]
+    assert found == [clf.predict(data)["confidence"].tolist()] * 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": [1, 2]},
+        {"classes": ["a", "a"]},
+        {"temperature": 1e-320},
+        {"temperature": 10**30},
+        {"size": True},
+        {"size": 10**9},
+        {"resize": 10**30},
+        {"built": {"name": "cifar_resnet", "depth": 8, "in_channels": -1}},
+    ],
+)
+def test_metadata_that_make_no_sense_are_refused(of_files, tmp_path, change):
+    model, loaders = of_files
+    path = rk.save_classifier(tmp_path / "a.safetensors", model, loaders, calibrate=False)
+    tensors, about = read_weights(path)
+    about.pop("digest")
+    about |= change
+    about["digest"] = classifier.digest_of_file(tensors, about)
+    rk.save_weights(tensors, path, metadata=about)
+    with pytest.raises(ValueError):
+        rk.load_classifier(path)

@@ -1,12 +1,20 @@
+import argparse
+import errno
 import os
+import shutil
+import threading
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from filelock import Timeout
 from torch import nn
 
 import resnet_kit as rk
 from conftest import small_net
-from resnet_kit.files import atomic_file, digest_of, read_weights
+from resnet_kit.files import atomic_file, digest_of, only_one, read_weights
 from resnet_kit.training.state import load_state
 
 
@@ -171,3 +179,74 @@ def test_files_may_lie_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"no file {tmp_path}/none.pth"):
         read_weights("none.pth")
+
+
+def test_metadata_may_hold_numpys_numbers_tensors_and_paths(tmp_path):
+    about = {"a": np.float32(0.5), "b": np.arange(2), "c": torch.tensor([1.0]), "d": Path("x")}
+    path = rk.save_weights({"w": torch.ones(2)}, tmp_path / "w.safetensors", metadata=about)
+    assert read_weights(path)[1] == {"a": 0.5, "b": [0, 1], "c": [1.0], "d": "x"}
+
+
+def test_metadata_that_cannot_be_written_are_refused_first(tmp_path):
+    with pytest.raises(TypeError, match="metadata hold a object; expected numbers, strings, lists"):
+        rk.save_weights({"w": torch.ones(2)}, tmp_path / "w.safetensors", metadata={"x": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_beside_the_arguments_of_a_script_are_read(tmp_path, capsys):
+    args = argparse.Namespace(lr=0.1)
+    torch.save({"model": {"w": torch.ones(2)}, "args": args}, tmp_path / "reference.pth")
+    tensors, _ = read_weights(tmp_path / "reference.pth")
+    assert tensors["w"].tolist() == [1, 1]
+
+
+def test_a_flipped_bit_in_a_pth_file_is_seen(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"w": torch.zeros(1000)}, path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="has another sum than when it was written"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unexpected pos 576 vs 534"), OSError(28, "full")])
+def test_a_full_disk_is_called_full(tmp_path, monkeypatch, error):
+    full = shutil._ntuple_diskusage(10**9, 10**9, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    said = "No space left on device: free some.*x.pt"
+    with pytest.raises(OSError, match=said) as caught, atomic_file(tmp_path / "x.pt"):
+        raise error
+    assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+
+
+def test_temporary_files_of_killed_writes_are_removed(tmp_path):
+    old, new, other = (tmp_path / name for name in (".w.pt.abcdefgh", ".w.pt.ABCDEFGH", ".v.pt"))
+    for file in (old, new, other):
+        file.touch()
+    os.utime(old, (0, 0))
+    with atomic_file(tmp_path / "w.pt"):
+        pass
+    assert {file.name for file in tmp_path.iterdir()} == {"w.pt", new.name, other.name}
+
+
+def test_one_process_waits_for_another_or_is_told(tmp_path, capsys):
+    order, inside = [], threading.Event()
+
+    def first():
+        with only_one(tmp_path / ".photos.lock"):
+            inside.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    inside.wait()
+    with pytest.raises(Timeout), only_one(tmp_path / ".photos.lock", seconds=0):
+        pass
+    with only_one(tmp_path / ".photos.lock"):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+    assert capsys.readouterr().out == "Another process is at work on photos: waiting for it.\n"
+    assert not list(tmp_path.iterdir())

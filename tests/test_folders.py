@@ -187,7 +187,7 @@ def test_workers_follow_mode_device_and_platform(folder, monkeypatch):
     assert workers() == 0
     monkeypatch.setenv("RESNET_KIT_DEVICE", "cuda")
     assert workers() == 4
-    own = v2.Identity()
+    own = v2.CenterCrop(16)
     assert workers(own) == 4
     own.__module__ = "__main__"  # of a notebook, which a spawned process cannot import
     assert workers(own) == 0
@@ -277,10 +277,10 @@ def test_missing_folders_and_files_for_folders_are_refused(folder):
 
 
 def test_empty_classes_and_folders_without_classes_are_refused(folder):
-    shutil.rmtree(folder / "eval" / "b")
-    (folder / "eval" / "b").mkdir()
-    (folder / "eval" / "b" / "a.gif").touch()
-    with pytest.raises(ValueError, match=r"class b in .*eval has no pictures \(only .gif files\)"):
+    shutil.rmtree(folder / "train" / "b")
+    (folder / "train" / "b").mkdir()
+    (folder / "train" / "b" / "a.gif").touch()
+    with pytest.raises(ValueError, match=r"class b in .*train has no pictures \(only .gif files"):
         rk.image_folders(folder)
     with pytest.raises(ValueError, match="no folders in .*expected one folder of pictures per"):
         rk.image_folders(folder / "train" / "a")

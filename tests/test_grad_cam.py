@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torchvision.models import resnet18
 
@@ -80,3 +81,18 @@ def test_pictures_and_labels_that_do_not_fit_are_refused():
     for labels in ([0], [0, 2], [-1, 0]):
         with pytest.raises(ValueError, match="expected one of 0 to 1 for each of the 2 pictures"):
             rk.grad_cam(Corners(), pictures, labels)
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_maps_far_from_the_end_are_refused(depth):
+    """A vision transformer has maps in its first layer alone; they do not say where it looks."""
+    options = {"num_heads": 2, "hidden_dim": 8, "mlp_dim": 16, "num_classes": 2}
+    model = torchvision.models.VisionTransformer(32, 8, depth, **options)
+    with pytest.raises(ValueError, match="many layers, so the maps do not say where it looks"):
+        rk.grad_cam(model, torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("arch", ["swin_t", "vgg11", "convnext_tiny", "mobilenet_v3_small"])
+def test_networks_that_end_in_maps_are_drawn(arch):
+    model = torchvision.models.get_model(arch, weights=None, num_classes=2)
+    assert rk.grad_cam(model, torch.randn(1, 3, 64, 64)).shape == (1, 64, 64)

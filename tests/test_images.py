@@ -1,4 +1,8 @@
+import io
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ from torch.utils.data import TensorDataset
 import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit.data import UnreadableImageError
-from resnet_kit.data.images import is_picture, picture_files
+from resnet_kit.data.images import Room, is_picture, picture_files, rgb_pixels
 
 RED_LEFT = np.zeros((4, 6, 3), np.uint8)
 RED_LEFT[:, :3, 0] = 255  # (H, W, 3): the left half red, the right half black
@@ -253,3 +257,58 @@ def test_a_picture_that_is_too_large_names_the_way_out(tmp_path, monkeypatch):
     file = write_picture(tmp_path / "large.png")
     with pytest.raises(UnreadableImageError, match="raise PIL.Image.MAX_IMAGE_PIXELS if you trust"):
         rk.read_image(file)
+
+
+def test_transparent_pixels_of_16_bits_lie_over_white(tmp_path):
+    wide = np.full((4, 4), 30_000, np.uint16)
+    wide[0] = 5
+    Image.fromarray(wide).save(tmp_path / "a.png", transparency=5)
+    grey = pixels(tmp_path / "a.png")[..., 0]
+    assert (grey[0] == 255).all() and (grey[1:] == round(30_000 / 257)).all()
+
+
+def test_a_damaged_fax_scan_says_one_line(tmp_path, capfd):
+    noise = np.random.default_rng(0).integers(0, 2, (300, 300)).astype(bool)
+    Image.fromarray(noise).save(tmp_path / "a.tif", compression="group4")
+    assert np.array_equal(pixels(tmp_path / "a.tif")[..., 0] > 0, noise)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    for place in range(200, len(data) - 200, 50):
+        data[place] ^= 0xFF
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.warns(UserWarning, match="a damaged scan: Fax4Decode: .*more"):
+        rk.read_image(tmp_path / "a.tif")
+    assert not capfd.readouterr().err
+
+
+def test_threads_hold_few_pixels_at_once():
+    """Large pictures wait for each other; one that is too large for the room is held alone."""
+    room, held, most, lock = Room(100), [], [], threading.Lock()
+    files = [picture_file(8, 5)] * 6 + [picture_file(30, 10)] * 3  # 40 and 300 pixels
+
+    def hold(file):
+        with room.for_picture(io.BytesIO(file)):
+            with lock:
+                held.append(len(file))
+                most.append((len(held), len(file)))
+            time.sleep(0.02)
+            with lock:
+                held.remove(len(file))
+
+    with ThreadPoolExecutor(9) as pool:
+        list(pool.map(hold, files))
+    small = len(files[0])
+    assert max(count for count, size in most if size == small) == 2
+    assert max(count for count, size in most if size != small) == 1 and room.taken == 0
+
+
+def picture_file(width, height):
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_picture_that_was_given_is_not_changed():
+    picture = Image.new("RGB", (6, 4))
+    picture.getexif()[0x0112] = 6
+    assert rgb_pixels(picture).shape == (6, 4, 3)
+    assert picture.size == (6, 4) and picture.getexif()[0x0112] == 6

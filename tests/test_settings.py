@@ -3,6 +3,7 @@ import io
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import torch
 
 import resnet_kit as rk
 from resnet_kit import devices, settings
-from resnet_kit.devices import best_precision
+from resnet_kit.devices import best_precision, float32_switches, set_float32_switches
 
 
 def quick_choices() -> tuple[list[int], str]:
@@ -195,3 +196,32 @@ def products_inside_and_after(value: str) -> list:
 
 def test_matrix_products_are_exact_inside_and_as_they_were_after(elsewhere):
     assert elsewhere(products_inside_and_after, "medium") == ["highest", "medium", "medium"]
+
+
+def test_a_press_during_an_inner_block_ends_the_outer_one(ctrl_c):
+    """`on_epoch_end` may evaluate, say: the press is heard there, and nothing is left changed."""
+    outer, inner = settings.Interrupts(), settings.Interrupts()
+    with pytest.raises(KeyboardInterrupt), outer, inner:
+        signal.raise_signal(signal.SIGINT)
+        assert (outer.presses, inner.presses) == (0, 1)
+        inner.check()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_switches_of_float32_are_put_back_whatever_was_cut_short():
+    before = float32_switches()
+    with settings.Interrupts():
+        set_float32_switches(not before[0], "highest" if before[1] != "highest" else "medium")
+        assert float32_switches() != before
+    assert float32_switches() == before
+
+
+def test_presses_after_one_was_raised_are_ignored(ctrl_c):
+    with pytest.raises(KeyboardInterrupt), settings.Interrupts() as interrupts:
+        interrupts.waiting = True  # as left behind by a press at the end of `batches`
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            finished = True
+    assert finished and interrupts.presses == 2

@@ -1165,3 +1165,142 @@ def test_several_processes_are_refused(monkeypatch):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(RuntimeError, match="4 processes"):
         rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, tensor_loader())
+
+
+def test_pictures_without_a_label_count_nowhere():
+    """-100 is torch's `ignore_index`; losses and shares are of those that have a label."""
+    images, labels = next(iter(tensor_loader(8)))
+    known = torch.tensor([1, 1, 0, 1, 0, 1, 1, 1], dtype=torch.bool)
+    some = torch.where(known, labels, -100)
+    loaders = [(images, some)], [(images[known], labels[known])]
+    results = [run(None, 2, loader, loader, precision="fp32") for loader in loaders]
+    (one, first), (other, second) = results
+    assert same(state(one), state(other))
+    assert without_times(first) == without_times(second)
+    scores = [rk.evaluate(one, loader, progress=False) for loader in loaders]
+    assert len(scores[0].labels) == 6 and scores[0].accuracy == scores[1].accuracy
+    with pytest.raises(ValueError, match="a batch without a single label"):
+        rk.evaluate(one, [(images, torch.full((8,), -100))], progress=False)
+
+
+def without_times(history):
+    return [{**row, "seconds": 0} for row in history.rows]
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (
+            (torch.zeros(4, 3, 8, 8).double(), torch.zeros(4).long()),
+            "inputs are torch.float64, the",
+        ),
+        ((torch.zeros(4, 8, 8, 3), torch.zeros(4).long()), "images.permute"),
+        ((torch.zeros(4, 1, 8, 8), torch.zeros(4).long()), "images.expand"),
+        ((torch.zeros(4, 3, 8, 8), torch.zeros(3).long()), "as many labels as inputs"),
+        ({"image": 1, "label": 2}, "a batch is a dict of 2; expected a pair .*collate_fn"),
+    ],
+)
+def test_a_first_batch_that_does_not_fit_is_explained(batch, said):
+    for call in (lambda: run(None, 1, [batch], [batch], precision="fp32"),
+                 lambda: rk.evaluate(small_net(), [batch], progress=False)):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"criterion": nn.CrossEntropyLoss(label_smoothing=0.1)},
+            "criterion was 'CrossEntropyLoss",
+        ),
+        ({"criterion": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2, 3]))}, "criterion was"),
+        ({"criterion": nn.functional.cross_entropy}, "is 'cross_entropy'"),
+        ({"classes": ("a", "b", "d")}, "classes was 'a, b, c', is 'a, b, d'"),
+        ({"labels": (2, 1, 0) * 4}, "labels and names of files was"),
+    ],
+)
+def test_another_loss_or_other_data_are_not_resumed(tmp_path, change, said):
+    def loader(classes=("a", "b", "c"), labels=(0, 1, 2) * 4):
+        found = tensor_loader(12)
+        found.dataset.classes, found.dataset.labels = classes, labels
+        return found
+
+    options = {"checkpoint": tmp_path, "precision": "fp32"}
+    run(None, 1, loader(), **options)
+    criterion = change.pop("criterion", nn.CrossEntropyLoss())
+    model = small_net()
+    before = state(model)
+    with pytest.raises(ValueError, match=f"this is not the training in .*{said}"):
+        run(model, 2, loader(**change), criterion=criterion, resume=True, **options)
+    assert same(before, state(model))
+
+
+def test_best_weights_that_were_deleted_are_written_again(tmp_path):
+    run(None, 2, checkpoint=tmp_path)
+    best = (tmp_path / "best.safetensors").read_bytes()
+    (tmp_path / "best.safetensors").unlink()
+    run(None, 2, checkpoint=tmp_path, resume=True)
+    assert (tmp_path / "best.safetensors").read_bytes() == best
+
+
+def test_the_callback_is_called_before_an_epoch_is_saved(tmp_path):
+    """So that a killed training calls it again, rather than never; what it raises loses nothing."""
+    there = []
+
+    def callback(history):
+        there.append((tmp_path / "last.pt").is_file())
+        if len(history.rows) == 2:
+            raise OSError("the log is full")
+
+    with pytest.raises(OSError, match="the log is full"):
+        run(None, 3, checkpoint=tmp_path, on_epoch_end=callback)
+    assert there == [False, True]
+    assert len(load_state(tmp_path / "last.pt")["history"]["rows"]) == 2
+
+
+def test_two_trainings_cannot_write_into_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("resnet_kit.training.state.PATIENCE", 0.1)
+
+    def second(history):
+        with pytest.raises(
+            RuntimeError, match="another training writes into .*a folder of its own"
+        ):
+            run(None, 1, checkpoint=tmp_path, resume=True)
+
+    run(None, 1, checkpoint=tmp_path, on_epoch_end=second)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["best.safetensors", "last.pt"]
+    run(None, 2, checkpoint=tmp_path, resume=True)  # the first one has left it
+
+
+def test_what_a_killed_training_left_is_removed(tmp_path):
+    (tmp_path / ".last.pt.abcdefgh").touch()
+    run(None, 1, checkpoint=tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["best.safetensors", "last.pt"]
+
+
+def changed_states(whole):
+    """Resume states that torch reads, each with one entry of another kind."""
+    rows = whole["history"]["rows"]
+    yield {k: v for k, v in whole.items() if k != "scheduler"}
+    yield {**whole, "optimizer": [1]}
+    yield {**whole, "best": {"w": torch.zeros(2)}}
+    yield {**whole, "model": {name: [1] for name in whole["model"]}}
+    halves = {name: tensor.half() for name, tensor in whole["model"].items()}
+    yield {**whole, "model": halves, "best": halves}
+    for other in (["row"], [{}], [{**rows[0], "epoch": 2}], [{**rows[0], "lr": "x"}]):
+        yield {**whole, "history": {**whole["history"], "rows": other}}
+    yield {**whole, "optimizer": {"state": {}, "param_groups": [{"params": [1, 2]}]}}
+
+
+def test_foreign_resume_states_are_refused_before_anything_is_touched(tmp_path):
+    run(None, 1, checkpoint=tmp_path)
+    whole = load_state(tmp_path / "last.pt")
+    for number, other in enumerate(changed_states(whole)):
+        torch.save(other, tmp_path / "last.pt")
+        model = small_net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        before, held = state(model), copy.deepcopy(optimizer.state_dict())
+        with pytest.raises(ValueError):
+            run(model, 2, optimizer=optimizer, checkpoint=tmp_path, resume=True)
+        assert same(before, state(model)) and optimizer.state_dict() == held, number

@@ -2,17 +2,18 @@
 
 import hashlib
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from tarfile import TarError
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torchvision.datasets
 
 from ..drawn import FLOWERS, THINGS, VERSION, draw_arrays, kept_folder
-from ..files import atomic_file, fetch
+from ..files import atomic_file, fetch, only_one
 from ..models.weights import Weights
 from ..settings import data_root, quick_mode, short_path
 from .arrays import Crop, Flip, array_loaders
@@ -32,7 +33,8 @@ DOWNLOADED = {
     "svhn": ("SVHN", DIGITS),
     "stl10": ("STL10", STL10),
 }
-DAMAGED = (ValueError, OSError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error)
+# No connection, or an archive that is damaged in one of many ways.
+BROKEN = (OSError, RuntimeError, ValueError, EOFError, HTTPException, TarError, BadZipFile)
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -133,7 +135,7 @@ def _arrays(name: str, download: bool) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:  # pickled objects are refused
             arrays = dict(file)
-    except DAMAGED as error:  # in one of many ways, or a single array instead of an .npz
+    except Exception as error:  # in one of many ways, or a single array instead of an .npz
         raise ValueError(
             f"{path} cannot be read ({error}); delete it, or put a whole one"
         ) from error
@@ -148,25 +150,33 @@ def _arrays(name: str, download: bool) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def _downloading(name: str, path: Path, content: str, allowed: bool) -> Iterator[Path]:
-    """Give a folder to download into, which is removed at the end; say what to do on a failure."""
+def _downloading(name: str, path: Path, content: str, allowed: bool) -> Iterator[Path | None]:
+    """Give a folder to download into, which is removed at the end; say what to do on a failure.
+
+    Where another process is downloading, wait for it, and give None when it has put the path there.
+    """
     if not allowed:
         hint = ", and quick mode downloads nothing"
         hint = hint if quick_mode() else f' (rk.named_dataset("{name}") downloads it)'
         raise FileNotFoundError(f"{short_path(path)} is not there{hint}")
     folder = path.with_suffix(".download")
-    print(f"{name}: downloading it once, to be kept as {short_path(path)}.")
-    try:
-        yield folder
-    except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"{short_path(path)} is not there and cannot be downloaded ({error}); provide it, with "
-            f'{content}, or take a stand-in: named_dataset("{name}", stand_in="drawn10")'
-        ) from error
-    finally:
-        with suppress(OSError):
-            folder.rmdir()  # where nothing came
-    shutil.rmtree(folder, ignore_errors=True)
+    with only_one(path.with_name(f".{path.stem}.lock")):
+        if path.exists():
+            yield None
+            return
+        print(f"{name}: downloading it once, to be kept as {short_path(path)}.")
+        try:
+            yield folder
+        except BROKEN as error:
+            raise FileNotFoundError(
+                f"{short_path(path)} is not there and cannot be downloaded ({error!r}); provide "
+                f"it, with {content}, or take a stand-in: "
+                f'named_dataset("{name}", stand_in="drawn10")'
+            ) from error
+        finally:
+            with suppress(OSError):
+                folder.rmdir()  # where nothing came
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -179,6 +189,8 @@ def _download(name: str, path: Path, allowed: bool) -> None:
     class_name, names = DOWNLOADED[name]
     arrays = {}
     with _downloading(name, path, ", ".join(KEYS), allowed) as folder:
+        if folder is None:
+            return
         for split in ("train", "test"):
             which = {"split": split} if name in ("svhn", "stl10") else {"train": split == "train"}
             data = getattr(torchvision.datasets, class_name)(folder, download=True, **which)
@@ -197,6 +209,8 @@ def _flowers(download: bool) -> Path:
         return path
     content = "train, val and test, a folder per class"
     with _downloading("flowers102", path, content, download) as folder:
+        if folder is None:
+            return path
         whole = folder / "flowers102"
         shutil.rmtree(whole, ignore_errors=True)  # of a call that was interrupted
         for split in ("train", "val", "test"):
@@ -321,6 +335,12 @@ def download_photos(folder: Path, *, progress: bool = True) -> None:
         OSError: no connection, or it was cut again and again.
         ValueError: an archive is damaged, or photos are missing or not those of the manifest.
     """
+    with only_one(folder.with_name(f".{folder.name}.lock")):
+        if not folder.is_dir():  # perhaps another process has just put it there
+            _download_photos(folder, progress)
+
+
+def _download_photos(folder: Path, progress: bool) -> None:
     work = folder.with_name(folder.name + ".download")
     photos = work / "photos"
     shutil.rmtree(photos, ignore_errors=True)
@@ -351,15 +371,20 @@ def read_manifest() -> dict[str, str]:
 
 def _unpack(archive: Path, photos: Path, manifest: dict[str, str]) -> None:
     """Write the photos that the manifest names into their folders."""
+    for path, content in _photos_in(archive, manifest):
+        (photos / path).parent.mkdir(parents=True, exist_ok=True)
+        (photos / path).write_bytes(content)
+
+
+def _photos_in(archive: Path, manifest: dict[str, str]) -> Iterator[tuple[str, bytes]]:
     try:
         with ZipFile(archive) as file:
             names = set(file.namelist())
             for path in manifest:
                 if _member(path) in names:
-                    (photos / path).parent.mkdir(parents=True, exist_ok=True)
-                    (photos / path).write_bytes(file.read(_member(path)))
-    except (BadZipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive.name} is damaged ({error}); call again") from error
+                    yield path, file.read(_member(path))
+    except Exception as error:  # damaged in one of many ways, locked, or of an unknown method
+        raise ValueError(f"{archive.name} is damaged ({error!r}); call again") from error
 
 
 def _member(path: str) -> str:

@@ -1,8 +1,7 @@
 """Folders of pictures: found, split into train, val and test, prepared, and loaded."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,25 +12,9 @@ from torchvision.transforms import v2
 
 from ..devices import cpu_count, default_device
 from ..models.weights import Weights, check_weights
-from ..settings import (
-    check_count,
-    counted,
-    mixed_seed,
-    own_random_numbers,
-    quick_mode,
-    short_path,
-    wrong,
-)
-from .images import (
-    existing_folder,
-    files_below,
-    is_hidden,
-    is_picture,
-    mean_std,
-    picture_files,
-    read_image,
-    trimmed,
-)
+from ..settings import check_count, counted, mixed_seed, own_random_numbers, quick_mode, wrong
+from .checks import announce_mirrored_characters, announce_oddities
+from .images import existing_folder, folders_in, mean_std, picture_files, read_image, trimmed
 from .loaders import (
     EpochSampler,
     Loaders,
@@ -70,23 +53,28 @@ class Split:
         return replace(self, pictures=[pair for pair in self.pictures if pair[0] in wanted])
 
 
-def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str, Split]:
+def find_splits(
+    root: Path,
+    val_from_train: float | None,
+    seed: int,
+    groups: Callable[[Path], Hashable] | None = None,
+) -> dict[str, Split]:
     """Return the splits "train", "val" and perhaps "test" of a folder."""
     if val_from_train is not None and not 0 < val_from_train < 1:
         raise wrong("val_from_train", val_from_train, "a share between 0 and 1")
     if not is_split(root / "train"):
         check_no_splits(root)
-        return _hold_out(_scan(root), val_from_train or 0.2, seed)
+        return _hold_out(_scan(root), val_from_train or 0.2, seed, groups)
     folders = [root / name for name in VAL_NAMES if (root / name).exists()]
     if len(folders) > 1:
         names = " and ".join(folder.name for folder in folders)
         where = root.absolute()
         raise ValueError(f"{where} has {names}: expected one validation folder; rename the other")
     train = _scan(root / "train")
-    others = {"val": _like(train, _scan(folders[0]))} if folders else {}
+    others = {"val": _like(train, folders[0])} if folders else {}
     test = root / "test"
-    if test.exists() and not _without_classes(test):
-        others["test"] = _like(train, _scan(test))
+    if test.exists() and not is_unlabelled(test, train.classes):
+        others["test"] = _like(train, test)
     if val_from_train is None:
         if not folders:
             raise ValueError(
@@ -99,50 +87,50 @@ def find_splits(root: Path, val_from_train: float | None, seed: int) -> dict[str
             f"{root.absolute()} has {folders[0].name} and test, so there is nothing to hold out; "
             f"leave out val_from_train, or move {folders[0].name} away"
         )
-    held = _hold_out(train, val_from_train, seed)
+    held = _hold_out(train, val_from_train, seed, groups)
     return {**held, "test": next(iter(others.values()))} if others else held
 
 
 def is_split(path: Path) -> bool:
     """True for a folder of class folders, and for what stands in its place and is no folder."""
-    return path.exists() and (not path.is_dir() or bool(_folders_in(path)))
+    return path.exists() and (not path.is_dir() or bool(folders_in(path)))
 
 
-def _without_classes(split: Path) -> bool:
-    """True for a folder of pictures where one of class folders is expected."""
-    return split.is_dir() and not _folders_in(split) and bool(picture_files(split))
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
+def is_unlabelled(split: Path, classes: Sequence[str]) -> bool:
+    """True for a folder of pictures without classes, perhaps in one folder such as `unknown`."""
+    if not split.is_dir():
+        return False
+    folders = folders_in(split)
+    others = len(folders) == 1 and folders[0].name not in classes and not folders_in(folders[0])
+    return (not folders or others) and bool(picture_files(split))
 
 
 def check_no_splits(root: Path) -> None:
     """Refuse folders such as Train or training_set, with classes inside, where classes belong."""
-    for path in _folders_in(root):
+    for path in folders_in(root):
         word = path.name.lower().replace("-", "_").split("_")[0]
         named_so = word in ("train", "training", "test", "testing", *VAL_NAMES)
-        if named_so and _folders_in(path):
+        if named_so and folders_in(path):
             raise ValueError(
                 f"{path.absolute()} looks like a split, not like a class; expected train, val (and "
                 "test) beside each other: rename the folder"
             )
 
 
-def _scan(folder: Path) -> Split:
+def _scan(folder: Path, *, may_lack: bool = False) -> Split:
     """Find the classes of a folder (its visible folders, sorted) and their pictures."""
     if not folder.is_dir():
         raise NotADirectoryError(
             f"{folder.absolute()} is a file; expected a folder with one folder per class"
         )
-    found = _folders_in(folder)
+    found = folders_in(folder)
     if not found:
         where = folder.absolute()
         raise ValueError(f"no folders in {where}; expected one folder of pictures per class")
     pictures = []
     for label, path in enumerate(found):
         files = picture_files(path)
-        if not files:
+        if not files and not may_lack:
             others = sorted({p.suffix for p in path.rglob("*") if p.is_file()})
             seen = f" (only {', '.join(others)} files)" if others else ""
             raise ValueError(
@@ -150,11 +138,14 @@ def _scan(folder: Path) -> Split:
                 "remove it"
             )
         pictures += [(file, label) for file in files]
+    if not pictures:
+        raise ValueError(f"no pictures in {folder.absolute()}; expected some in a class at least")
     return Split(folder, tuple(path.name for path in found), pictures)
 
 
-def _like(train: Split, other: Split) -> Split:
-    """Return another split with the classes of train, some of which it may lack."""
+def _like(train: Split, folder: Path) -> Split:
+    """Find another split, with the classes of train, some of which it may lack."""
+    other = _scan(folder, may_lack=True)
     for name in other.classes:
         if name not in train.classes:
             raise ValueError(
@@ -166,16 +157,18 @@ def _like(train: Split, other: Split) -> Split:
     return replace(other, classes=train.classes, pictures=pictures)
 
 
-def _hold_out(split: Split, share: float, seed: int) -> dict[str, Split]:
+def _hold_out(
+    split: Split, share: float, seed: int, groups: Callable[[Path], Hashable] | None
+) -> dict[str, Split]:
     """Hold `share` of each class out as "val"; copies stay together, in other classes too."""
-    chosen = _chosen(split, share, seed)
+    chosen = _chosen(split, share, seed, groups)
     for label, name in enumerate(split.classes):
         files = split.of_class(label)
         if chosen.issuperset(files):
             raise ValueError(
-                f"class {name} has {counted(len(files), 'picture')}, too few different ones to "
-                f"hold {share:.0%} out for validation and keep one to learn from; add some, or "
-                "hold out less"
+                f"class {name} has {counted(len(files), 'picture')}, too few different ones (or "
+                f"groups) to hold {share:.0%} out for validation and keep one to learn from; add "
+                "some, or hold out less"
             )
     return {"train": split.only(set(split.files) - chosen), "val": split.only(chosen)}
 
@@ -187,13 +180,20 @@ def share_of(split: Split, share: float, seed: int) -> Split:
     return split if share == 1 else split.only(_chosen(split, share, mixed_seed(seed, 1)))
 
 
-def _chosen(split: Split, share: float, seed: int) -> set[Path]:
-    """Return a share of the files of each class, ranked by their bytes.
+def _chosen(
+    split: Split, share: float, seed: int, groups: Callable[[Path], Hashable] | None = None
+) -> set[Path]:
+    """Return a share of the files of each class, ranked by their bytes, or by their groups.
 
-    Copies of a file have one rank and go together. Where they lie in several classes, the class
-    that takes more decides.
+    Copies of a file, or the files of a group, have one rank and go together. Where they lie in
+    several classes, the class that takes more decides.
     """
-    keys = {f: hashlib.sha256(b"%d:" % seed + f.read_bytes()).digest() for f in split.files}
+
+    def key(file: Path) -> bytes:
+        content = file.read_bytes() if groups is None else repr(groups(file)).encode()
+        return hashlib.sha256(b"%d:" % seed + content).digest()
+
+    keys = {file: key(file) for file in split.files}
     chosen = set()
     for label in range(len(split.classes)):
         ranked = sorted(keys[file] for file in split.of_class(label))
@@ -298,6 +298,7 @@ def image_folders(
     val_from_train: float | None = None,
     train_share: float = 1.0,
     balanced: bool = False,
+    groups: Callable[[Path], Hashable] | None = None,
     workers: int | None = None,
     seed: int = 0,
     announce: bool = True,
@@ -307,7 +308,8 @@ def image_folders(
     `val` may also be called eval, valid or validation. A root without `train` holds the classes
     themselves and is split: a fifth (or `val_from_train`) of each class becomes `val`. With split
     folders `val_from_train` holds that share out of `train`, and the other folder becomes `test`.
-    Which pictures are held out follows from their bytes and `seed`; copies stay together.
+    Which pictures are held out follows from their bytes and `seed`; copies stay together. `groups`
+    says for a file what else must stay together: its film, patient or site, any string or number.
     `train_share` keeps that share of each class's training pictures, at least one; a larger share
     of the same seed holds all of a smaller one's. `balanced` draws training pictures so that every
     class comes up equally often, those of rare classes repeatedly, each time augmented anew
@@ -324,7 +326,9 @@ def image_folders(
         ValueError: an empty class, classes that differ between splits, or a wrong argument.
     """
     root = existing_folder(root, "expected one with train and val, or one folder per class")
-    splits = find_splits(root, val_from_train, seed)
+    if groups is not None and not callable(groups):
+        raise wrong("groups", groups, "a function from a file to its film, patient or site")
+    splits = find_splits(root, val_from_train, seed, groups)
     check_options(batch_size, mean, std, 3)
     if like is not None:
         check_weights(like)
@@ -332,7 +336,9 @@ def image_folders(
         size = like.size if like else 224
     check_count("size", size)
     if announce:
-        _announce_oddities(root, splits, augment)
+        announce_oddities(root, splits, groups)
+        if augment == "standard":
+            announce_mirrored_characters(splits["train"].classes)
     splits["train"] = share_of(splits["train"], train_share, seed)
     if mean is None:
         stats = like or mean_std(list(splits["train"].files))
@@ -342,8 +348,7 @@ def image_folders(
         how = {"resize": like.resize_for(size), "interpolation": like.interpolation}
     still = Prepare("none", size, mean, std, **how)
     moving = Prepare(augment, size, mean, std, **how)
-    with own_random_numbers(0):  # an augmentation that does not fit is told before the first epoch
-        moving(torch.zeros(3, size, size, dtype=torch.uint8))
+    _try(moving, splits["train"].files[0])
     workers = _default_workers(augment) if workers is None else workers
     train = splits["train"]
     weights = balancing_weights(train.labels) if balanced else None
@@ -378,63 +383,22 @@ def image_folders(
     )
 
 
-def _announce_oddities(root: Path, splits: dict[str, Split], augment) -> None:
-    """Say in a line each what makes a score of these splits mean less than it seems."""
-    train = splits["train"]
-    if len(train.classes) == 1:
-        only = train.folder / train.classes[0]
-        hint = f" The classes seem to be in {short_path(only)}." if _folders_in(only) else ""
-        print(f"There is one class only ({only.name}): any model is right about all of it.{hint}")
-    left_out = Counter()
-    for folder in {split.folder for split in splits.values()}:  # what is held out shares its folder
-        others = (path for path in files_below(folder) if not is_picture(path))
-        left_out.update(path.suffix for path in others if not _is_hidden_below(folder, path))
-    if left_out:
-        kinds = ", ".join(
-            f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(left_out.items())
-        )
-        print(f"Left out, because they are no pictures of a kind that is read here: {kinds}.")
-    if augment == "standard" and all(len(name) == 1 for name in train.classes):
-        print(
-            'The classes look like characters, and augment="standard" mirrors pictures: a '
-            'mirrored character is another one. Give augment="none" or a transform of your own.'
-        )
-    if len(splits["val"].files) > len(train.files):
-        counts = f"{len(splits['val'].files):,} pictures, train {len(train.files):,}"
-        print(f"val has {counts}: is it the other way round?")
-    if "test" not in splits and _without_classes(root / "test"):
-        print("test has pictures without classes, which cannot be scored: left out.")
-    for name, split in splits.items():
-        if name == "train":
-            continue
-        present = set(split.labels)
-        absent = [kind for label, kind in enumerate(split.classes) if label not in present]
-        if absent:
-            names = ", ".join(absent)
-            print(f"{split.folder.name} has no pictures of {names}, whose recall stays unknown.")
-        copies = _copies(train.files, split.files)
-        if copies:
-            print(
-                f"{counted(copies, 'picture')} of {len(split.files):,} in {name} "
-                f"{'is' if copies == 1 else 'are'} byte for byte in train too, so its score is "
-                "too good; rk.inspect_folder names them."
-            )
-
-
-def _is_hidden_below(folder: Path, path: Path) -> bool:
-    return any(map(is_hidden, path.relative_to(folder).parts))
-
-
-def _copies(train: Sequence[Path], others: Sequence[Path]) -> int:
-    """Return how many of the others are copies of training files; reads only those of one size."""
-    sizes = {file: file.stat().st_size for file in (*train, *others)}
-    shared = {sizes[file] for file in train} & {sizes[file] for file in others}
-    digests = {_digest(file) for file in train if sizes[file] in shared}
-    return sum(sizes[file] in shared and _digest(file) in digests for file in others)
-
-
-def _digest(file: Path) -> bytes:
-    return hashlib.sha256(file.read_bytes()).digest()
+def _try(prepare: Prepare, file: Path) -> None:
+    """Try an augmentation on one picture, so that one that does not fit costs no time."""
+    if not callable(prepare.augment) or isinstance(prepare.augment, type):
+        expected = "a transform that is called with a picture: v2.Compose([...]) of several"
+        raise wrong("augment", prepare.augment, expected)
+    picture = read_image(file)
+    with own_random_numbers(0):
+        try:
+            prepare.augment(trimmed(picture))
+        except Exception as error:  # of another library
+            raise ValueError(
+                f"augment fails with {type(error).__name__}: {error}; expected a transform from a "
+                "uint8 tensor (3, H, W) to one of the same kind, such as those of "
+                "torchvision.transforms.v2, without ToTensor and Normalize"
+            ) from error
+        prepare(picture)
 
 
 def _default_workers(augment) -> int:

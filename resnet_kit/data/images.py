@@ -1,10 +1,15 @@
 """Picture files: which files count, one way to read them, and their mean and standard deviation."""
 
 import functools
-from collections.abc import Iterable, Iterator
+import os
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -17,12 +22,23 @@ from ..settings import counted, in_threads, progress_bar, user_path
 
 # As in torchvision, GIF is no picture format here: most are animations or "not found" signs.
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+    (
+        *(".jpg", ".jpeg", ".jfif", ".mpo", ".jp2", ".png", ".webp"),
+        *(".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    )
 )
-
-
-SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")  # what other systems leave behind
+PERHAPS = frozenset((".avif", ".heic", ".heif"))  # read where Pillow, or a plugin for it, can
+# What operating systems and programs leave behind.
+SYSTEM = frozenset(
+    (
+        *("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"),
+        *("lost+found", "__pycache__", "Thumbs.db", "desktop.ini"),
+    )
+)
 LONGEST = 8  # times as long as wide: of longer pictures the middle is taken
+ORIENTATION = 0x0112  # the EXIF tag
+_ONE_FAX = threading.Lock()  # at a time
+IN_FLIGHT = 100_000_000  # pixels that several threads together hold decoded
 
 
 class UnreadableImageError(ValueError):
@@ -34,9 +50,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM
 
 
+def is_read(suffix: str) -> bool:
+    """True for the suffix, in any case, of a kind of picture that can be read here."""
+    suffix = suffix.lower()
+    return suffix in SUFFIXES or (suffix in PERHAPS and suffix in Image.registered_extensions())
+
+
 def is_picture(path: Path) -> bool:
-    """True for a file whose suffix (in any case) is in `SUFFIXES` and that is not hidden."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """True for a file that `is_read` by its suffix and that is not hidden."""
+    return is_read(path.suffix) and not is_hidden(path.name) and path.is_file()
 
 
 def existing_folder(path: str | Path, expected: str) -> Path:
@@ -57,6 +79,11 @@ def picture_files(folder: str | Path) -> list[Path]:
     files = (path for path in files_below(folder) if is_picture(path))
     visible = (p for p in files if not any(map(is_hidden, p.relative_to(folder).parts)))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the visible folders in a folder, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
@@ -91,6 +118,39 @@ def read_image(path: str | Path) -> Tensor:
         raise UnreadableImageError(f"cannot read {path}: {reason}; {hint}") from error
 
 
+class Room:
+    """Lets threads hold decoded pictures of at most `limit` pixels; a larger one is held alone."""
+
+    def __init__(self, limit: int):
+        self.limit, self.taken, self.changed = limit, 0, threading.Condition()
+
+    @contextmanager
+    def for_picture(self, file: str | Path | BytesIO):
+        """Wait until there is room for what this file holds, and keep that room inside."""
+        pixels = _pixels_of(file)
+        with self.changed:
+            self.changed.wait_for(lambda: not self.taken or self.taken + pixels <= self.limit)
+            self.taken += pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.taken -= pixels
+                self.changed.notify_all()
+
+
+def _pixels_of(file: str | Path | BytesIO) -> int:
+    """Return how many pixels a file says that it has; 0 for what is no picture."""
+    try:
+        with Image.open(file) as picture:
+            return picture.width * picture.height
+    except Exception:  # the reader says what is wrong with it
+        return 0
+
+
+ROOM = Room(IN_FLIGHT)
+
+
 def trimmed(picture: Tensor) -> Tensor:
     """Return `(C, H, W)`, or of a picture more than `LONGEST` times as long as wide the middle.
 
@@ -105,9 +165,31 @@ def open_picture(data: bytes) -> Image.Image:
     if not data:
         raise ValueError("the file is empty")
     try:
-        return Image.open(BytesIO(data))
+        picture = Image.open(BytesIO(data))
     except UnidentifiedImageError:  # its message names the bytes' place in memory
         raise ValueError("it is no picture, or its beginning is damaged") from None
+    if picture.info.get("compression") in ("group3", "group4", "tiff_ccitt"):
+        _load_fax(picture)
+    return picture
+
+
+def _load_fax(picture: Image.Image) -> None:
+    """Decode a scan in the coding of fax machines, and pass on one line of what is damaged in it.
+
+    The library underneath writes a line for each damaged row to the standard error of the process.
+    """
+    with _ONE_FAX, TemporaryFile() as heard:
+        standard_error = os.dup(2)
+        os.dup2(heard.fileno(), 2)
+        try:
+            picture.load()
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+        heard.seek(0)
+        lines = heard.read().decode(errors="replace").splitlines()
+    if lines:
+        warnings.warn(f"a damaged scan: {lines[0]}, and {len(lines) - 1} more", stacklevel=4)
 
 
 def decode_picture(data: bytes) -> Tensor:
@@ -120,17 +202,21 @@ def decode_picture(data: bytes) -> Tensor:
 
 def rgb_pixels(picture: Image.Image) -> np.ndarray:
     """Return a PIL picture of any mode as people see it: uint8 RGB `(H, W, 3)`, upright."""
-    return np.array(_as_rgb(ImageOps.exif_transpose(picture)))
+    if picture.getexif().get(ORIENTATION, 1) != 1:  # without a reason it would be copied
+        picture = ImageOps.exif_transpose(picture)
+    return np.array(_as_rgb(picture))
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "F":
         raise ValueError("a floating-point picture has no fixed range; save it with 8 or 16 bits")
     if picture.mode.startswith("I"):  # 16 bits, whatever the byte order
-        wide = np.asarray(picture).astype(np.int64)
+        wide = np.asarray(picture)
         if wide.min() < 0 or wide.max() > 65535:
             raise ValueError(f"pixel values from {wide.min()} to {wide.max()} exceed 16 bits")
-        picture = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+        pixels = ((wide.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels[wide == picture.info.get("transparency", -1)] = 255  # lies over white
+        picture = Image.fromarray(pixels)
     if picture.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
@@ -143,32 +229,46 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
 def listed_pictures(pictures) -> list:
     """Return what was given as a list of files, bytes, PIL pictures, arrays and tensors."""
     place = type(pictures).__name__
-    if isinstance(pictures, bytes | Image.Image) or hasattr(pictures, "read"):
-        items = [pictures]
+    if is_one_picture(pictures):
+        items = [user_path(pictures) if isinstance(pictures, str | Path) else pictures]
     elif isinstance(pictures, str | Path):
         if "://" in str(pictures):
             raise ValueError(f"{pictures} is an address; download it first, and give the file")
         place = user_path(pictures).absolute()
         if not place.exists():
             raise FileNotFoundError(f"no file or folder {place}")
-        items = picture_files(place) if place.is_dir() else [user_path(pictures)]
-    elif isinstance(pictures, np.ndarray | Tensor) and _is_one_picture(pictures):
-        items = [pictures]
+        items = picture_files(place)
     else:
-        items = list(pictures) if isinstance(pictures, Iterable) else []
+        several = isinstance(pictures, Iterable) and not isinstance(pictures, Mapping)
+        items = list(pictures) if several else []
     if not items:
         raise ValueError(
             f"no pictures in {place}; expected a file, a folder, a PIL picture, a uint8 array or a "
             "list of these"
         )
-    return [item.read() if hasattr(item, "read") else item for item in items]
+    return [_content(item) for item in items]
 
 
-def _is_one_picture(array: np.ndarray | Tensor) -> bool:
-    """Tell `(H, W)`, `(H, W, C)` and, of tensors, `(C, H, W)` from several pictures `(N, H, W)`."""
-    channels_last = array.ndim == 3 and array.shape[2] <= 4
-    channels_first = isinstance(array, Tensor) and array.ndim == 3 and array.shape[0] in (1, 3)
-    return array.ndim == 2 or channels_last or channels_first
+def _content(item):
+    """Return an item that is open to be read, or a view of memory, as bytes."""
+    if isinstance(item, bytearray | memoryview):
+        return bytes(item)
+    return item.read() if hasattr(item, "read") else item
+
+
+def is_one_picture(given) -> bool:
+    """True for a single picture, and for the path of a file; several may be one with one item.
+
+    Of arrays these are `(H, W)`, `(H, W, C)` and, of tensors, `(C, H, W)`, not `(N, H, W)`.
+    """
+    if isinstance(given, str | Path):
+        return user_path(given).is_file()
+    if not isinstance(given, np.ndarray | Tensor):
+        in_memory = isinstance(given, bytes | bytearray | memoryview | Image.Image)
+        return in_memory or hasattr(given, "read")
+    channels_last = given.ndim == 3 and given.shape[2] <= 4
+    channels_first = isinstance(given, Tensor) and given.ndim == 3 and given.shape[0] in (1, 3)
+    return given.ndim == 2 or channels_last or channels_first
 
 
 def picture_tensor(item) -> Tensor:
@@ -267,10 +367,16 @@ def _sums(source, index: int) -> Tensor | UnreadableImageError:
     """Return pixels, sum and sum of squares per channel, `(C, 3)` float64, in units of 0…1."""
     item = source[index]
     picture = item[0] if isinstance(item, tuple | list) else item
+    if not isinstance(picture, str | Path):
+        return _sums_of(picture, index)
     try:
-        picture = read_image(picture) if isinstance(picture, str | Path) else picture
+        with ROOM.for_picture(picture):
+            return _sums_of(read_image(picture), index)
     except UnreadableImageError as error:
         return error
+
+
+def _sums_of(picture, index: int) -> Tensor:
     if isinstance(picture, Image.Image) and picture.mode in ("1", "L"):
         picture = pil_to_tensor(picture.convert("L"))
     elif isinstance(picture, Image.Image):

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,16 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from ..files import atomic_file
 from ..settings import counted, in_threads, progress_bar, short_path
+from .duplicates import Fingerprint, find_pairs, groups_of
 from .folders import SPLITS, check_no_splits, is_split
 from .images import (
     LONGEST,
-    SUFFIXES,
+    ORIENTATION,
+    ROOM,
     existing_folder,
     files_below,
     is_hidden,
+    is_read,
     open_picture,
     read_image,
     rgb_pixels,
@@ -44,10 +48,7 @@ class Seen:
     problems: list[tuple[str, str, bool]]
     width: int = 0
     height: int = 0
-    digest: str = ""
-    bits: np.ndarray | None = None
-    mirrored_bits: np.ndarray | None = None
-    thumbnail: np.ndarray | None = None
+    fingerprint: Fingerprint | None = None
 
     @property
     def usable(self) -> bool:
@@ -72,7 +73,7 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
 
     if hidden:
         problem("ignored", f"{hidden[0]} is hidden", False)
-    elif path.suffix.lower() not in SUFFIXES:
+    elif not is_read(path.suffix):
         problem("ignored", f"{path.suffix or 'no suffix'} is no picture format here", False)
     elif has_splits and split not in SPLITS:
         problem("ignored", f"{split or 'the root'} is no split folder", False)
@@ -82,8 +83,8 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
         return seen
     try:
         data = path.read_bytes()
-        seen.digest = hashlib.sha256(data).hexdigest()
-        _decode(data, seen, problem)
+        with ROOM.for_picture(BytesIO(data)):
+            _decode(data, seen, problem)
     except Exception as error:  # decoders raise anything
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         problem("unreadable", reason, False)
@@ -91,9 +92,11 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
 
 
 def _decode(data: bytes, seen: Seen, problem) -> None:
+    import cv2
+
     with open_picture(data) as picture:
         kind, mode, frames = picture.format, picture.mode, getattr(picture, "n_frames", 1)
-        turned = picture.getexif().get(0x0112, 1)
+        turned = picture.getexif().get(ORIENTATION, 1)
         suffix = Path(seen.name).suffix
         wanted = Image.registered_extensions()[suffix.lower()]
         if wanted != kind and (wanted, kind) != ("JPEG", "MPO"):  # a JPEG of several pictures
@@ -114,74 +117,35 @@ def _decode(data: bytes, seen: Seen, problem) -> None:
         problem("large", size)
     if long > LONG * short:
         problem("long", size)
-    _measure(pixels, seen, problem)
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    _measure(grey, problem)
+    seen.fingerprint = Fingerprint.of(hashlib.sha256(data).digest(), grey)
 
 
-def _measure(pixels: np.ndarray, seen: Seen, problem) -> None:
-    """Note brightness and sharpness, and what duplicates are found by."""
+def _measure(grey: np.ndarray, problem) -> None:
+    """Note what is odd about brightness and sharpness."""
     import cv2
 
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-    if grey.mean() < DARK:
-        problem("dark", f"mean brightness {grey.mean():.1%}")
-    if grey.mean() > BRIGHT:
-        problem("bright", f"mean brightness {grey.mean():.1%}")
-    if grey.std() < FLAT:
-        problem("flat", f"deviation of brightness {grey.std():.1%}")
-    height = round(grey.shape[0] * 256 / grey.shape[1])
-    side = 256, min(max(1, height), 256 * LONGEST)
-    sharp = cv2.Laplacian(cv2.resize(grey, side, interpolation=cv2.INTER_AREA), cv2.CV_32F).var()
-    if grey.std() >= FLAT and sharp < BLURRED * grey.var():
-        problem("blurred", f"sharpness {sharp / grey.var():.4f}")
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
-    seen.thumbnail = (small - small.mean()) / max(float(small.std()), 1e-6)
-    seen.bits, seen.mirrored_bits = _hash(small), _hash(small[:, ::-1])
+    mean, std = (float(x[0, 0]) / 255 for x in cv2.meanStdDev(grey))
+    if mean < DARK:
+        problem("dark", f"mean brightness {mean:.1%}")
+    if mean > BRIGHT:
+        problem("bright", f"mean brightness {mean:.1%}")
+    if std < FLAT:
+        problem("flat", f"deviation of brightness {std:.1%}")
+    if grey.shape[1] > 1024:  # floating-point numbers of a large scan would take gigabytes
+        grey = cv2.resize(grey, _size_of_width(grey, 1024), interpolation=cv2.INTER_AREA)
+    grey = grey.astype(np.float32) / 255
+    small = cv2.resize(grey, _size_of_width(grey, 256), interpolation=cv2.INTER_AREA)
+    sharp = cv2.Laplacian(small, cv2.CV_32F).var()
+    if std >= FLAT and sharp < BLURRED * std**2:
+        problem("blurred", f"sharpness {sharp / std**2:.4f}")
 
 
-def _hash(grey: np.ndarray) -> np.ndarray:
-    """Return 64 signs: which low frequencies of a 32 x 32 picture are above the median (pHash)."""
-    import cv2
-
-    low = cv2.dct(np.ascontiguousarray(grey))[:8, :8].ravel()
-    return np.where(low > np.median(low[1:]), 1, -1).astype(np.float32)
-
-
-NEAR_BITS, NEAR_CORRELATION = 12, 0.96  # of 64 bits; of thumbnails 32 x 32
-
-
-def find_pairs(seen: list[Seen], block: int = 512) -> list[dict]:
-    """Return pairs of pictures that are the same: near hashes first, confirmed by correlation."""
-    if len(seen) < 2:
-        return []
-    bits = np.stack([x.bits for x in seen])
-    mirrored = np.stack([x.mirrored_bits for x in seen])
-    least = 64 - 2 * NEAR_BITS  # of the sum of 64 products of signs
-    found = {}
-    for start in range(0, len(seen), block):
-        for flipped, others in ((False, bits), (True, mirrored)):
-            near = np.argwhere(bits[start : start + block] @ others.T >= least)
-            for i, j in near + (start, 0):
-                if i < j and (i, j) not in found:
-                    pair = _confirmed(seen[i], seen[j], flipped)
-                    if pair:
-                        found[i, j] = pair
-    return [found[key] for key in sorted(found)]
-
-
-def _confirmed(one: Seen, other: Seen, flipped: bool) -> dict | None:
-    theirs = other.thumbnail[:, ::-1] if flipped else other.thumbnail
-    correlation = float((one.thumbnail * theirs).mean())
-    exact = one.digest == other.digest
-    if not exact and correlation < NEAR_CORRELATION:
-        return None
-    return {
-        "file": one.name,
-        "other": other.name,
-        "kind": "exact" if exact else "mirrored" if flipped else "near",
-        "correlation": 1.0 if exact else correlation,
-        "across splits": one.split != other.split,
-        "across classes": one.label != other.label,
-    }
+def _size_of_width(grey: np.ndarray, width: int) -> tuple[int, int]:
+    """Return (width, height) of a picture resized to this width, at most `LONGEST` as high."""
+    height = round(grey.shape[0] * width / grey.shape[1])
+    return width, min(max(1, height), width * LONGEST)
 
 
 def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport":
@@ -205,8 +169,7 @@ def inspect_folder(root: str | Path, *, progress: bool = True) -> "FolderReport"
         warnings.simplefilter("ignore")  # of large and odd pictures; they are reported here
         looks = in_threads(lambda path: look(path, root, has_splits), files)
         seen = list(progress_bar(looks, total=len(files), description="inspect", show=progress))
-    pairs = find_pairs([x for x in seen if x.thumbnail is not None])
-    return FolderReport(root, seen, pairs)
+    return FolderReport(root, seen)
 
 
 def _is_file_or_link(path: Path) -> bool:
@@ -217,8 +180,13 @@ def _is_file_or_link(path: Path) -> bool:
 class FolderReport:
     """What `inspect_folder` found; its tables are pandas'."""
 
-    def __init__(self, root: Path, seen: list[Seen], pairs: list[dict]):
-        self.root, self._seen, self._pairs = root, seen, pairs
+    def __init__(self, root: Path, seen: list[Seen]):
+        self.root, self._seen = root, seen
+        self._pictures = [x for x in seen if x.fingerprint is not None]
+        self._pairs = find_pairs([x.fingerprint for x in self._pictures])
+        firsts = groups_of(len(self._pictures), self._pairs)
+        names = [x.name for x in self._pictures]
+        self._groups = {name: names[first] for name, first in zip(names, firsts, strict=True)}
 
     def to_frame(self):
         """Return a row per file: split, class, width and height in pixels, usable, problems."""
@@ -243,8 +211,21 @@ class FolderReport:
         """Return pairs of files of one picture: exact, near (resized, re-encoded) or mirrored."""
         import pandas as pd
 
+        rows = []
+        for pair in self._pairs:
+            one, other = self._pictures[pair.one], self._pictures[pair.other]
+            torn = one.split != other.split, one.label != other.label
+            rows.append((one.name, other.name, pair.kind, pair.correlation, *torn))
         columns = ["file", "other", "kind", "correlation", "across splits", "across classes"]
-        return pd.DataFrame(self._pairs, columns=columns)
+        return pd.DataFrame(rows, columns=columns)
+
+    def group_of(self, file: Path) -> str:
+        """Return the first of all pictures that are copies of this file, for `image_folders`.
+
+        `image_folders(root, groups=report.group_of)` keeps near copies on one side of a split.
+        """
+        name = Path(file).relative_to(self.root).as_posix()
+        return self._groups.get(name, name)
 
     def leaks(self):
         """Return the duplicates in two splits: what is learned from and what is scored on."""
@@ -342,10 +323,21 @@ class FolderReport:
         for kind, group in problems.groupby("problem"):
             first = group.iloc[0]
             lines.append(f"  {len(group)} {kind} (first: {first['file']}, {first['detail']})")
-        lines.append(
-            f"  pairs of duplicates: {len(self._pairs)}, across splits: {len(self.leaks())}"
+        return "\n".join([*lines, f"  {self._duplicates_text()}"])
+
+    def _duplicates_text(self) -> str:
+        table = self.duplicates()
+        torn, mixed = int(table["across splits"].sum()), int(table["across classes"].sum())
+        text = f"pairs of duplicates: {len(table)}, across classes: {mixed}"
+        if any(x.split for x in self._seen):
+            return f"{text}, across splits: {torn}"
+        near = int((table["kind"] != "exact").sum())
+        if not near:
+            return text
+        return (
+            f"{text}; no splits yet: {counted(near, 'near pair')} can be torn apart by one; "
+            "image_folders(root, groups=report.group_of) keeps them together"
         )
-        return "\n".join(lines)
 
 
 def _read_moves(folder: Path) -> list[str]:

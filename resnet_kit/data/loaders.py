@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from ..settings import check_count, mixed_seed, wrong
+from ..settings import check_count, listed, mixed_seed, wrong
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -38,10 +39,7 @@ class Loaders:
         return self.unaugmented if split == "train" else found
 
     def __repr__(self) -> str:
-        return (
-            f"Loaders({counts_of(self)} pictures of {self.size} px; "
-            f"{len(self.classes)} classes: {', '.join(self.classes)})"
-        )
+        return f"Loaders({counts_of(self)} pictures of {self.size} px; {listed(self.classes)})"
 
 
 def splits_of(data) -> dict[str, DataLoader]:
@@ -206,6 +204,9 @@ def prepare_worker(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
+    parent = multiprocessing.parent_process()
+    if workers_fork() and parent is not None and os.getppid() != parent.pid:
+        os._exit(1)  # it was killed before torch's own watch over it began
 
 
 def workers_fork() -> bool:

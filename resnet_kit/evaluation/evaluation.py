@@ -15,8 +15,10 @@ from ..data.images import read_image, trimmed
 from ..data.loaders import check_loader
 from ..devices import arithmetic, place, resolve_precision, send
 from ..models.transfer import check_model, kept_modes
-from ..settings import Interrupts, counted, progress_bar
+from ..settings import Interrupts, counted, listed, progress_bar
 from .grad_cam import grad_cam
+
+UNLABELLED = -100  # torch's default `ignore_index`
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -281,7 +283,7 @@ def evaluate(
         loss=torch.stack(losses).sum().item() / count,
         labels=torch.cat(labels).long().cpu().numpy(),
         probabilities=torch.cat(probabilities).cpu().numpy(),
-        classes=_class_names(loader, probabilities[0].shape[1]),
+        classes=_class_names(model, loader, probabilities[0].shape[1]),
         files=_files_in_order(loader, count),
     )
 
@@ -301,12 +303,16 @@ def predict_batches(
 
 
 def checked_batch(batch) -> tuple[Tensor, Tensor]:
-    """Return inputs and labels of a batch, whole numbers as int64; say what else it is."""
+    """Return inputs and labels of a batch, whole numbers as int64; say what else it is.
+
+    Pictures without a label (-100, torch's `ignore_index`) are left out; labels that lie on a GPU
+    are not looked at, because that would make it wait.
+    """
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         size = f" of {len(batch)}" if hasattr(batch, "__len__") else ""
         raise ValueError(
-            f"a batch is a {type(batch).__name__}{size}; expected a pair (inputs, labels): put a "
-            "TransformedLoader (resnet_kit.data) around the loader that picks them"
+            f"a batch is a {type(batch).__name__}{size}; expected a pair (inputs, labels): let the "
+            "data set, or a collate_fn of the DataLoader, return those two"
         )
     inputs, labels = batch
     if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
@@ -317,7 +323,17 @@ def checked_batch(batch) -> tuple[Tensor, Tensor]:
             f"inputs are {inputs.dtype}; expected float32, pictures normalised (for uint8: divide "
             "by 255, subtract the mean, divide by the deviation)"
         )
-    return inputs, labels if labels.is_floating_point() else labels.long()
+    if inputs.shape[:1] != labels.shape[:1]:
+        shapes = f"{tuple(inputs.shape)} and labels of shape {tuple(labels.shape)}"
+        raise ValueError(f"a batch of inputs {shapes}; expected as many labels as inputs")
+    if labels.is_floating_point() or labels.device.type != "cpu":
+        return inputs, labels if labels.is_floating_point() else labels.long()
+    known = torch.from_numpy(labels.numpy() != UNLABELLED)
+    if not known.numpy().all():
+        if not known.numpy().any():
+            raise ValueError("a batch without a single label; expected some (-100 stands for none)")
+        inputs, labels = inputs[known], labels[known]
+    return inputs, labels.long()
 
 
 def check_outputs(logits: Tensor, labels: Tensor) -> None:
@@ -353,13 +369,24 @@ def checked_logits(model: nn.Module, inputs: Tensor) -> Tensor:
             "larger batch_size, or drop_last=True if it is the last batch"
         ) from error
     except RuntimeError as error:
+        weight = next(model.parameters(), inputs)
+        if weight.dtype != inputs.dtype:
+            raise ValueError(
+                f"inputs are {inputs.dtype}, the model's weights {weight.dtype}; expected one "
+                "type: inputs.float()"
+            ) from error
         first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None or inputs.ndim != 4 or inputs.shape[1] == first.in_channels:
             raise
+        hint = "grey to colour: images.expand(-1, 3, -1, -1)"
+        if inputs.shape[1] == 3:
+            hint = "colour to grey: images.mean(1, keepdim=True)"
+        if inputs.shape[3] == first.in_channels:
+            hint = "channels come first: images.permute(0, 3, 1, 2)"
         raise ValueError(
             f"the pictures have {inputs.shape[1]} channel(s), shape {tuple(inputs.shape)}, but the "
-            f"model's first convolution expects {first.in_channels}; give pictures of that many "
-            "channels (grey to colour: images.expand(-1, 3, -1, -1)) or change the first layer"
+            f"model's first convolution expects {first.in_channels}; give pictures (N, C, H, W) of "
+            f"that many channels ({hint}) or change the first layer"
         ) from error
     if not isinstance(logits, Tensor):
         raise TypeError(
@@ -382,14 +409,20 @@ def check_labels(labels: Tensor, outputs: int) -> None:
         )
 
 
-def _class_names(loader, count: int) -> tuple[str, ...]:
+def _class_names(model: nn.Module, loader, count: int) -> tuple[str, ...]:
     names = getattr(getattr(loader, "dataset", None), "classes", None)
+    own = getattr(model, "classes", None)  # of a model from a classifier's file
     if names is None:
-        return tuple(map(str, range(count)))
+        return own or tuple(map(str, range(count)))
+    if own is not None and own != tuple(names):
+        raise ValueError(
+            f"the model has {listed(own)}; the data set has {listed(names)}; give the Classifier "
+            "itself, which is scored by name: evaluate(classifier, loader)"
+        )
     if len(names) != count:
         raise ValueError(
-            f"the model has {count} outputs, but the data set has {len(names)} classes: "
-            f"{', '.join(names)}; build the model with num_classes={len(names)}"
+            f"the model has {count} outputs, but the data set has {listed(names)}; build the model "
+            f"with num_classes={len(names)}"
         )
     return tuple(names)
 

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from ..devices import place
 from ..models.transfer import check_model, kept_modes
 
+MOST_LINEAR = 4  # layers after the last maps: VGG has three
+
 
 def grad_cam(
     model: nn.Module, pictures: Tensor, labels: Sequence[int] | Tensor | None = None
@@ -20,6 +22,9 @@ def grad_cam(
     has height and width, enlarged. Works on frozen models, and leaves modes and gradients alone. A
     picture in which nothing speaks for the class gives zeros.
 
+    Raises:
+        ValueError: pictures or labels that do not fit, or a model without maps near its end.
+
     Source: https://arxiv.org/abs/1610.02391, section 3.
     """
     check_model(model)
@@ -30,11 +35,13 @@ def grad_cam(
             f"pictures of shape {tuple(pictures.shape)}, {pictures.dtype}; expected a batch "
             "(N, C, H, W) of prepared ones, as a loader gives them"
         )
-    device, last = place(model), []
+    device, last, after = place(model), [], []
 
     def keep(module, inputs, output):
         if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) < 2:
+            after.append(module)
             return output
+        after.clear()
         last[:] = [output.detach().requires_grad_()]
         return last[0].clone()  # what follows may work in place
 
@@ -50,6 +57,12 @@ def grad_cam(
             f"no layer of this {type(model).__name__} gives maps (N, C, H, W) of more than one "
             "place; expected a convolutional network and larger pictures"
         )
+    if _many_layers(after):
+        raise ValueError(
+            f"between the last maps (N, C, H, W) of this {type(model).__name__} and its logits lie "
+            "many layers, so the maps do not say where it looks; expected a network that ends in "
+            "maps, pooling and a head, such as a ResNet, not a vision transformer"
+        )
     asked = logits.argmax(1) if labels is None else torch.as_tensor(labels, device=device)
     count = logits.shape[1]
     if asked.shape != logits.shape[:1] or not ((asked >= 0) & (asked < count)).all():
@@ -61,3 +74,9 @@ def grad_cam(
     heat = (gradient.mean((2, 3), keepdim=True) * last[0].detach()).sum(1, keepdim=True).relu()
     heat = F.interpolate(heat, pictures.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return (heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
+
+
+def _many_layers(modules: list[nn.Module]) -> bool:
+    """Say whether these are more than a head: attention, or more than a few linear layers."""
+    attention = any(isinstance(module, nn.MultiheadAttention) for module in modules)
+    return attention or sum(isinstance(module, nn.Linear) for module in modules) > MOST_LINEAR

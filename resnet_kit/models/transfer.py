@@ -1,9 +1,10 @@
 """What transfer learning adds to a model: a new head, and what is frozen."""
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import get_model
 
 from ..files import fit_weights, without_prefixes
@@ -32,6 +33,8 @@ def pretrained(weights: Weights, *, num_classes: int, seed: int = 0) -> nn.Modul
             replace_head(model, num_classes, seed=seed)
             model.prepared = weights.mean, weights.std  # how its pictures must be normalised
     model.built = {"name": weights.arch}  # what save_classifier writes down
+    if name := find_head(model):  # another head is one that was put in later
+        model.came_with = (getattr(model, name.split(".")[0]),)  # a module would be a part of it
     return model
 
 
@@ -42,7 +45,7 @@ def check_model(model) -> None:
 
 
 def head_name(model: nn.Module) -> str:
-    """Return the dotted name of the last linear layer, for torchvision's classification models."""
+    """Return the dotted name of the head (see `find_head`) of torchvision's classifiers."""
     check_model(model)
     if any(name.startswith(("aux", "AuxLogits")) for name, _ in model.named_children()):
         raise ValueError(
@@ -59,19 +62,32 @@ def head_name(model: nn.Module) -> str:
 
 
 def find_head(model: nn.Module) -> str | None:
-    """Return the dotted name of the last linear layer, or None where there is none."""
+    """Return the dotted name of the head, or None where none is found.
+
+    It is the last linear layer, or, where someone put several layers in its place, all of them.
+    """
     for name in ("fc", "classifier", "head", "heads"):
         module = getattr(model, name, None)
-        if isinstance(module, nn.Sequential) and len(module):
+        if _holds_linear(module):
+            if name in ("fc", "head") or module is not getattr(model, "came_with", (module,))[0]:
+                return name
             last = list(dict(module.named_children()))[-1]
             name, module = f"{name}.{last}", module[-1]
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) or _holds_linear(module):
             return name
     return None
 
 
-def head_of(model: nn.Module) -> nn.Linear:
-    """Return the last linear layer, which turns features into logits (`fc` of a ResNet)."""
+def _holds_linear(module) -> bool:
+    layers = module if isinstance(module, nn.Sequential) else ()
+    return any(isinstance(layer, nn.Linear | nn.Sequential) for layer in layers)
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """Return the head, which turns features into logits: the last linear layer (`fc` of a ResNet).
+
+    Where an `nn.Sequential` of several layers was put in its place, it is all of them.
+    """
     name = head_name(model)
     return model.get_submodule(name)
 
@@ -80,11 +96,68 @@ def replace_head(model: nn.Module, num_classes: int, *, seed: int = 0) -> nn.Lin
     """Put a new linear head for `num_classes`, random by `seed`, into the model; return it."""
     check_count("num_classes", num_classes)
     name, old = head_name(model), head_of(model)
+    if isinstance(old, nn.Sequential):
+        old = next(layer for layer in old if isinstance(layer, nn.Linear))
     with own_random_numbers(mixed_seed(seed)):
         head = nn.Linear(old.in_features, num_classes, bias=old.bias is not None).to(old.weight)
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, head)
     return head
+
+
+# Layers that a head may have, and what each is built with.
+LAYERS = {
+    "Linear": ("in_features", "out_features"),
+    "Dropout": ("p",),
+    "BatchNorm1d": ("num_features",),
+    "LayerNorm": ("normalized_shape",),
+    "ReLU": (),
+    "GELU": (),
+    "SiLU": (),
+    "Tanh": (),
+    "Identity": (),
+}
+
+
+def head_layers(model: nn.Module) -> dict | None:
+    """Return name and layers of a head of several as plain words and numbers; None of another."""
+    name = find_head(model)
+    head = model.get_submodule(name) if name else None
+    if not isinstance(head, nn.Sequential):
+        return None
+    layers = []
+    for layer in head:
+        kind = type(layer).__name__
+        if kind not in LAYERS:
+            raise ValueError(
+                f"the head has a layer {kind}; a classifier's file can describe "
+                f"{', '.join(LAYERS)}: keep the weights with rk.save_weights instead"
+            )
+        layers.append({"layer": kind} | {key: getattr(layer, key) for key in LAYERS[kind]})
+    return {"name": name, "layers": layers}
+
+
+def put_layers(model: nn.Module, about: dict, state: Mapping[str, Tensor]) -> None:
+    """Put the head that `head_layers` described into the model; its shapes must be the state's."""
+    name, own = about["name"], head_name(model)
+    if name not in (own, own.split(".")[0]):
+        raise ValueError(f"a head {name!r}; expected {own}")
+    with torch.device("meta"):  # takes no memory, whatever a file says
+        head = nn.Sequential(*map(_layer, about["layers"]))
+    for key, tensor in head.state_dict().items():
+        found = tuple(state[f"{name}.{key}"].shape)
+        if found != tensor.shape:
+            raise ValueError(f"the head's {key} is {found}, not {tuple(tensor.shape)}")
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, head.to_empty(device="cpu"))
+
+
+def _layer(about: dict) -> nn.Module:
+    settings = dict(about)
+    name = settings.pop("layer")
+    if set(settings) != set(LAYERS[name]):
+        raise ValueError(f"a layer {name} of {sorted(settings)}; expected {LAYERS[name]}")
+    return getattr(nn, name)(**settings)
 
 
 def freeze(model: nn.Module, *names: str) -> None:

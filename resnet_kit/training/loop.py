@@ -52,7 +52,7 @@ from .checks import (
     check_scheduler,
     length_of,
 )
-from .state import History, RunSettings, TrainingRun, copied, plan_of, restore, save
+from .state import History, RunSettings, TrainingRun, copied, own_folder, plan_of, restore, save
 
 
 class Meter:
@@ -271,8 +271,8 @@ def train_and_eval(
         clip_norm: largest norm of all gradients together.
         average: decay in 0…1 of a running average of the weights, updated after each step
             (0.999, say); the average is validated and kept instead of the weights themselves.
-        on_epoch_end: called with the history after each epoch, for a log of your own: with
-            TensorBoard's `writer`,
+        on_epoch_end: called with the history after each epoch, before its checkpoint is written,
+            for a log of your own: with TensorBoard's `writer`,
             `lambda history: writer.add_scalars("run", history.rows[-1], len(history.rows))`.
 
     Raises:
@@ -297,7 +297,12 @@ def train_and_eval(
     folder = None if checkpoint is None else user_path(checkpoint)
     wanted = fast_format(device, precision)
     randomness = own_random_numbers(mixed_seed(seed), device)
-    with Interrupts() as interrupts, randomness, memory_format(model, wanted, optimizer):
+    with (
+        own_folder(folder),
+        Interrupts() as interrupts,
+        randomness,
+        memory_format(model, wanted, optimizer),
+    ):
         run = TrainingRun(
             model, criterion, optimizer, device, settings, scheduler, wanted, compile, interrupts
         )
@@ -317,10 +322,12 @@ def train_and_eval(
                 if run.not_finite:
                     history.stopped = "non-finite"
                     break
-                if folder is not None:
-                    save(run, folder, checkpoint_every)
-                if on_epoch_end is not None:
-                    on_epoch_end(history)
+                try:
+                    if on_epoch_end is not None:
+                        on_epoch_end(history)
+                finally:
+                    if folder is not None:
+                        save(run, folder, checkpoint_every)
     return history
 
 

@@ -3,10 +3,11 @@
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -15,9 +16,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..files import atomic_file, fit_weights, put_weights, save_weights
+from ..files import (
+    Timeout,
+    atomic_file,
+    check_sums,
+    fit_weights,
+    only_one,
+    put_weights,
+    remove_leftovers,
+    save_weights,
+)
 from ..settings import Interrupts, check_count, counted, short_path, wrong
 
+ROW = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "lr", "seconds")
+PATIENCE = 10.0  # seconds: the workers of a killed training hold its folder for a moment
 PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
@@ -167,7 +179,7 @@ def save(run: TrainingRun, folder: Path, every: int | None) -> None:
     row = run.history.rows[-1]
     about = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
     if row["epoch"] == run.history.best_epoch:
-        save_weights(run.best, folder / "best.safetensors", metadata=about)
+        _save_best(run, folder)
     if every is not None and row["epoch"] % every == 0:
         name = f"epoch_{row['epoch']:04d}.safetensors"
         save_weights(run.scored, folder / name, metadata=about)
@@ -185,6 +197,11 @@ def save(run: TrainingRun, folder: Path, every: int | None) -> None:
     save_state(_plain(state), folder / "last.pt")
 
 
+def _save_best(run: TrainingRun, folder: Path) -> None:
+    about = {"epoch": run.history.best_epoch, "val_accuracy": run.history.best_accuracy}
+    save_weights(run.best, folder / "best.safetensors", metadata=about)
+
+
 def _plain(state):
     """Return nested dicts and lists with NumPy's numbers as Python's, which load without code."""
     if type(state) is dict:  # a Counter, say, is left as it is
@@ -198,13 +215,30 @@ def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
-    """Put the state of `last.pt` into the run's objects; refuse to write over a run by accident."""
+@contextmanager
+def own_folder(folder: Path | None):
+    """Make a checkpoint folder and keep other trainings out of it, inside."""
     if folder is None:
+        yield
         return
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"checkpoint {folder} is a file; expected a folder, or a new name")
     folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after the first epoch
+    try:
+        with only_one(folder / ".lock", seconds=PATIENCE):
+            yield
+    except Timeout as error:
+        raise RuntimeError(
+            f"another training writes into {short_path(folder)}; wait for its end, or give this "
+            "one a folder of its own"
+        ) from error
+
+
+def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
+    """Put the state of `last.pt` into the run's objects; refuse to write over a run by accident."""
+    if folder is None:
+        return
+    remove_leftovers(folder)
     path = folder / "last.pt"
     if not path.is_file():
         if resume:
@@ -234,26 +268,58 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
             "the same arguments, or start a new one in another folder"
         )
     _load_run(run, state, str(path))
+    if not (folder / "best.safetensors").is_file():
+        _save_best(run, folder)
 
 
 def plan_of(run: TrainingRun, train_loader) -> dict:
     """Return what decides a training, by name: numbers, strings and lists of them."""
     frozen = [name for name, p in run.model.named_parameters() if not p.requires_grad]
-    dataset, sampler = (getattr(train_loader, name, None) for name in ("dataset", "sampler"))
-    batch_size = getattr(train_loader, "batch_size", None) or getattr(sampler, "batch_size", None)
     plan = asdict(run.settings) | {
         "optimizer": type(run.optimizer).__name__,
         "scheduler": type(run.scheduler).__name__ if run.scheduler else None,
+        "criterion": _criterion_text(run.criterion),
         "frozen": f"{len(frozen)} parameters, the first {frozen[0]}" if frozen else "nothing",
-        "batch size": batch_size,
-        "training pictures": len(dataset) if hasattr(dataset, "__len__") else None,
     }
+    plan |= _data_plan(train_loader)
     for number, group in enumerate(run.optimizer.param_groups, 1):
         for name, value in _constants(group).items():
             plan[f"{name} of parameter group {number}"] = value
     for name, value in _constants(run.scheduler.state_dict() if run.scheduler else {}).items():
         plan[f"the scheduler's {name}"] = value
     return _plain(plan)
+
+
+def _criterion_text(criterion: Callable) -> str:
+    """Return the name of a loss and its numbers, weights of classes among them."""
+    name = getattr(criterion, "__name__", type(criterion).__name__)  # a function has its own
+    if not isinstance(criterion, nn.Module):
+        return name
+    settings = vars(criterion) | {k: x.tolist() for k, x in criterion.state_dict().items()}
+    plain = (
+        f"{key}={value}"
+        for key, value in settings.items()
+        if isinstance(value, PLAIN) and not key.startswith("_") and key != "training"
+    )
+    return f"{name}({', '.join(plain)})"
+
+
+def _data_plan(train_loader) -> dict:
+    """Return what a loader says of its data: batch size, pictures, classes, names and labels."""
+    dataset, sampler = (getattr(train_loader, name, None) for name in ("dataset", "sampler"))
+    batch_size = getattr(train_loader, "batch_size", None) or getattr(sampler, "batch_size", None)
+    plan = {
+        "batch size": batch_size,
+        "training pictures": len(dataset) if hasattr(dataset, "__len__") else None,
+    }
+    classes, labels = (getattr(dataset, name, None) for name in ("classes", "labels"))
+    if classes is not None:
+        plan["classes"] = ", ".join(map(str, classes))
+    if labels is not None:
+        files = [f"{file.parent.name}/{file.name}" for file in getattr(dataset, "files", ())]
+        content = repr((torch.as_tensor(labels).tolist(), files)).encode()
+        plan["labels and names of files"] = f"of digest {sha256(content).hexdigest()[:8]}"
+    return plan
 
 
 def _constants(state: dict) -> dict:
@@ -275,10 +341,35 @@ def _constants(state: dict) -> dict:
     return found
 
 
+def _check_state(state: dict) -> None:
+    """Refuse a resume state that is none, whatever else it may be."""
+    rows = History(**state["history"]).rows
+    if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+        raise ValueError("its epochs are not 1, 2, …")
+    for row in rows:
+        if set(row) != set(ROW) or not all(isinstance(x, int | float) for x in row.values()):
+            raise ValueError(f"a row of its history has other columns than {', '.join(ROW)}")
+    for name in ("settings", "optimizer", "scaler"):
+        dict(state[name])
+    kinds = _kinds(state["model"])
+    if kinds != _kinds(state["best"]) or kinds != _kinds(state["averaged"] or state["model"]):
+        raise ValueError("its best weights are of another model than its last ones")
+    if state["scheduler"] is not None:
+        dict(state["scheduler"])
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
 def _load_run(run: TrainingRun, state: dict, origin: str) -> None:
+    own = run.model.state_dict()
+    for name, tensor in state["model"].items():
+        if name in own and own[name].dtype != tensor.dtype:
+            raise ValueError(f"{name} in {origin} is {tensor.dtype}, the model's {own[name].dtype}")
     try:
         run.optimizer.load_state_dict(state["optimizer"])  # changes nothing where it does not fit
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"the optimizer in {origin} has other parameter groups ({error}); "
             "freeze and unfreeze as in the first run, then build the optimizer"
@@ -307,14 +398,9 @@ def save_state(state: dict, path: str | Path) -> None:
 def load_state(path: str | Path) -> dict:
     """Read a resume state with `weights_only=True`: nothing in it is executed."""
     try:
-        with ZipFile(path) as file:
-            damaged = file.testzip()  # by the sums that torch writes and does not read
-        if damaged:
-            raise ValueError(f"{damaged} has another sum")
+        check_sums(Path(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-        History(**state["history"])
-        for name in ("settings", "model", "best", "optimizer", "scaler"):
-            dict(state[name])
+        _check_state(state)
     except Exception as error:
         raise ValueError(
             f"{path} is damaged or no resume state: {error!r}; delete it to start from epoch 1"
