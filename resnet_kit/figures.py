@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 # Okabe and Ito's palette, told apart with every kind of colour vision; line style says it again.
 TRAIN, VAL, HIGHLIGHT, REFERENCE = "#0072B2", "#D55E00", "#009E73", "#999999"
 COLORS = (TRAIN, VAL, HIGHLIGHT, REFERENCE, "#CC79A7", "#56B4E9", "#E69F00")
+MOST_NAMES = 30  # that a figure has room for
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -137,19 +138,24 @@ def _mark_best(axes, rows: Sequence[dict], best_epoch: int | None) -> None:
 
 @styled
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Draw counts `(K, K)`, rows actual and columns predicted, shaded by share of the row."""
+    """Draw counts `(K, K)`, rows actual and columns predicted, shaded by share of the row.
+
+    Of more than `MOST_NAMES` classes only the shades are drawn, and some of the names.
+    """
     count = len(classes)
-    figure = new_figure(1.6 + 0.62 * count, 1.2 + 0.5 * count)
+    few = count <= MOST_NAMES
+    figure = new_figure(1.6 + 0.62 * count, 1.2 + 0.5 * count) if few else new_figure(9, 8)
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), number in np.ndenumerate(matrix):
+    for (row, column), number in np.ndenumerate(matrix) if few else ():
         color = "white" if shares[row, column] > 0.6 else "black" if number else REFERENCE
         axes.text(column, row, f"{number}", ha="center", va="center", color=color)
-    axes.set_xticks(range(count), classes)
-    if max(map(len, classes)) > 7:  # wider than a column
-        axes.tick_params("x", rotation=30)
-    axes.set_yticks(range(count), classes)
+    named = range(0, count, -(-count // MOST_NAMES))
+    axes.set_xticks(named, [classes[place] for place in named])
+    if max(map(len, classes)) > 7 or not few:  # wider than a column
+        axes.tick_params("x", rotation=30 if few else 90)
+    axes.set_yticks(named, [classes[place] for place in named])
     axes.set(xlabel="predicted", ylabel="actual")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -193,8 +199,16 @@ def line_plot(
 
 @styled
 def bars(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Figure:
-    """Draw counts `{group: {name: count}}` as horizontal bars, the groups of a name together."""
+    """Draw counts `{group: {name: count}}` as horizontal bars, the groups of a name together.
+
+    Of more than `MOST_NAMES` names those with the fewest and the most are drawn.
+    """
     names = list(dict.fromkeys(name for group in counts.values() for name in group))
+    if len(names) > MOST_NAMES:
+        half = MOST_NAMES // 2
+        names.sort(key=lambda name: sum(group.get(name, 0) for group in counts.values()))
+        title = f"{title}: of {len(names)}, the {half} with the fewest and the {half} with the most"
+        names = names[:half] + names[-half:]
     figure = new_figure(6.5, 0.8 + 0.22 * len(names) * max(1, len(counts)))
     axes = figure.subplots()
     height = 0.8 / max(1, len(counts))

@@ -396,3 +396,9 @@ def test_labels_of_any_whole_type_are_taken_and_one_picture_is_explained():
     one = [(torch.zeros(1, 3, 8, 8), torch.tensor([0]))]
     with pytest.raises(ValueError, match="BatchNorm cannot learn from a batch of one picture"):
         rk.train_and_eval(net, 1, nn.CrossEntropyLoss(), optimizer, one, short, progress=False)
+
+
+def test_confidences_that_are_no_numbers_are_refused():
+    broken = Evaluation(1.0, np.array([0]), np.array([[np.nan, 0.5]], np.float32), ("a", "b"))
+    with pytest.raises(ValueError, match="a probability is not a number"):
+        broken.reliability()

@@ -1,6 +1,7 @@
 import numpy as np
 
 import resnet_kit as rk
+from resnet_kit import figures
 
 
 def test_scores_are_drawn_with_their_intervals_the_best_on_top():
@@ -48,3 +49,16 @@ def test_accuracies_have_ticks_that_are_whole_percents():
     ]
     ticks = 100 * np.array(rk.training_curves(rows).axes[1].get_yticks())
     assert len(ticks) > 2 and np.allclose(ticks, ticks.round())
+
+
+def test_figures_of_many_classes_stay_small():
+    names = [f"class {number}" for number in range(200)]
+    matrix = figures.confusion_matrix(np.eye(200, dtype=int), names)
+    assert max(matrix.get_size_inches()) < 10 and len(matrix.axes[0].texts) == 0
+    assert len(matrix.axes[0].get_xticklabels()) <= 30
+    counts = {name: number for number, name in enumerate(names)}
+    bars = figures.bars({"train": counts}, title="pictures")
+    shown = [label.get_text() for label in bars.axes[0].get_yticklabels()]
+    assert shown == names[:15] + names[-15:] and "of 200, the 15 with the fewest" in (
+        bars.axes[0].get_title(loc="left")
+    )

@@ -90,6 +90,8 @@ class Evaluation:
         import pandas as pd
 
         confidence = self.probabilities.max(1)
+        if not np.isfinite(confidence).all():
+            raise ValueError("a probability is not a number, so there is no confidence to compare")
         place = np.minimum((confidence * bins).astype(int), bins - 1)
         table = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": self.correct})
         groups = table.groupby("bin")
