@@ -188,7 +188,7 @@ class Interrupts:
 
     def __enter__(self):
         self.gradients, self.nesting = torch.is_grad_enabled(), _autocast_nesting()
-        self.switches = float32_switches()
+        self.autocast, self.switches = _autocast_switches(), float32_switches()
         handler = signal.getsignal(signal.SIGINT)
         outer = isinstance(getattr(handler, "__self__", None), Interrupts)
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -226,11 +226,21 @@ class Interrupts:
         # A press may cut the end of no_grad, of autocast or of exact_float32 short.
         torch.set_grad_enabled(self.gradients)
         set_float32_switches(*self.switches)
+        for device, (enabled, dtype) in self.autocast.items():
+            torch.set_autocast_enabled(device, enabled)
+            torch.set_autocast_dtype(device, dtype)
         while _autocast_nesting() > self.nesting:
             if torch.autocast_decrement_nesting() == 0:
                 torch.clear_autocast_cache()
         if self.before is not None:
             signal.signal(signal.SIGINT, self.before)
+
+
+def _autocast_switches() -> dict[str, tuple[bool, torch.dtype]]:
+    return {
+        device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        for device in ("cpu", "cuda")
+    }
 
 
 def _autocast_nesting() -> int:

@@ -225,3 +225,12 @@ def test_presses_after_one_was_raised_are_ignored(ctrl_c):
             signal.raise_signal(signal.SIGINT)
             finished = True
     assert finished and interrupts.presses == 2
+
+
+def test_an_autocast_that_was_cut_short_is_switched_off():
+    inner = torch.autocast("cpu", torch.bfloat16)
+    with settings.Interrupts():
+        inner.__enter__()
+        torch.autocast_decrement_nesting()  # where a second press may cut `__exit__` short
+        assert torch.is_autocast_enabled("cpu")
+    assert not torch.is_autocast_enabled("cpu")
