@@ -2,6 +2,7 @@
 
     python benchmarks/cifar10.py ours --epochs 24          again: goes on where it stopped
     python benchmarks/cifar10.py ours --epochs 24 --grow   small pictures first, which cost less
+    python benchmarks/cifar10.py ours --epochs 60 --ship   the net travels with the package
     python benchmarks/cifar10.py tutorial --epochs 24
     python benchmarks/cifar10.py speed --rounds 3
     python benchmarks/cifar10.py ablations --epochs 10     our recipe with one thing changed
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from pretraining import SOURCE, half_precision, write_shipped
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -227,6 +229,28 @@ def measure_ablations(data: Loaders, given: argparse.Namespace) -> tuple[list[di
     return rows, curves
 
 
+def ship(model: nn.Module, data: Loaders, rows: list[dict], document: dict) -> None:
+    """Write the net into the package, with all that is known of it."""
+    about = {row["split"]: row for row in rows}
+    metadata = {
+        "arch": f"cifar_resnet{model.built['depth']}",
+        "data": "CIFAR-10: 45,000 of the 50,000 training pictures; 5,000 chose the epoch",
+        "source": "https://www.cs.toronto.edu/~kriz/cifar.html",
+        "classes": list(data.classes),
+        "size": data.size,
+        "mean": data.mean,
+        "std": data.std,
+        "val_accuracy": about["val"]["value"],
+        "test_accuracy": about["test"]["value"],
+        "test_pictures": about["test"]["n"],
+        "recipe": rows[0]["recipe"],
+        "seconds": rows[0]["seconds"],
+        **{key: document[key] for key in SOURCE},
+    }
+    path = write_shipped(half_precision(model), f"{metadata['arch']}-cifar10", metadata)
+    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=["ours", "tutorial", "speed", "ablations"])
@@ -234,6 +258,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grow", action="store_true", help="train on smaller pictures first")
+    parser.add_argument("--ship", action="store_true", help="write the net into the package")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=10_000, help="of the ablations")
     given = parser.parse_args()
@@ -257,6 +282,7 @@ def main() -> None:
         recipe += f", {min(SIZES.values())} to {data.size} px" * given.grow
         rows = rows_of(model, loaders, name, recipe, given.seed, history.seconds)
         curves = {recipe: history.rows}
+        options += " --ship" * given.ship
     else:
         loaders = tutorial_loaders(data)
         model, seconds, curve = train_tutorial(loaders, given.depth, given.epochs, given.seed)
@@ -266,6 +292,8 @@ def main() -> None:
         curves = {recipe: curve}
     command = f"python benchmarks/cifar10.py {given.what} {options}"
     rk.write_results(RESULTS / f"{file}.json", rows, command=command, curves=curves)
+    if given.what == "ours" and given.ship:
+        ship(model, data, rows, rk.read_results(RESULTS / f"{file}.json"))
     print(*(f"{row['split']} {row['recipe']} {row['metric']} {row['value']:.4g}" for row in rows))
 
 

@@ -1,7 +1,14 @@
-"""Pre-train torchvision's ResNet-18 on Tiny ImageNet: the weights that travel with the package.
+r"""Pre-train torchvision's ResNet-18 on Tiny ImageNet: the weights that travel with the package.
 
     python benchmarks/pretraining.py FOLDER --short           compare settings in short runs
-    python benchmarks/pretraining.py FOLDER --epochs 14       the long run; again: resumes it
+    python benchmarks/pretraining.py FOLDER --epochs 14       a long run; again: resumes it
+
+and, on a GPU, the run that made the shipped file (the size to transfer at was measured by
+benchmarks/transfer_size.py):
+
+    python benchmarks/pretraining.py FOLDER --epochs 60 --sizes 1:64,34:96,52:128 --lr 0.4 \
+        --batch-size 512 --label-smoothing 0 --augment crop:0.25,flip,jitter:0.4 \
+        --transfer-size 160 --no-checkpoint
 
 FOLDER is tiny-imagenet-200, unpacked from http://cs231n.stanford.edu/tiny-imagenet-200.zip. The
 long run keeps its state in FOLDER/pretraining and at its end writes results/pretraining.json and
@@ -11,6 +18,8 @@ resnet_kit/models/shipped/resnet18-tiny-XXXXXXXX.safetensors. Notebook 10 explai
 import argparse
 import hashlib
 import math
+import shlex
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +39,7 @@ from resnet_kit.files import atomic_file
 ROOT = Path(__file__).resolve().parent.parent
 DATA = "Tiny ImageNet"
 WARM_UP = 100  # steps
+SOURCE = ("command", "date", "hardware", "versions")  # of a document of results
 
 
 @dataclass(frozen=True)
@@ -179,10 +189,19 @@ def short_runs(folder: Path, seed: int) -> None:
         rk.write_results(path, rows, command=command, curves=curves)
 
 
-def long_run(
-    folder: Path, recipe: Recipe, seed: int, until: int, command: str, score_at: int | None = None
-) -> None:
+def augmentation(text: str) -> tuple:
+    """Return the batch augmentations that "crop:0.35,flip,jitter:0.4" names, in this order."""
+    known = {"crop": ResizedCrop, "flip": Flip, "jitter": ColorJitter}
+    steps = []
+    for part in text.split(","):
+        name, _, strength = part.partition(":")
+        steps.append(known[name](float(strength)) if strength else known[name]())
+    return tuple(steps)
+
+
+def long_run(folder: Path, recipe: Recipe, given: argparse.Namespace, command: str) -> None:
     """Train on all classes, going on where an earlier call stopped; score and ship the result."""
+    seed, until = given.seed, given.until or given.epochs
     data = read_tiny_imagenet(folder)
     loaders = loaders_for(data, recipe, seed)
     model, history = train(
@@ -190,14 +209,14 @@ def long_run(
         recipe,
         seed=seed,
         until=until,
-        checkpoint=folder / "pretraining",
+        checkpoint=None if given.no_checkpoint else folder / "pretraining",
         on_epoch_end=lambda history: print(history, history.rows[-1], flush=True),
     )
     if history.stopped != "finished":
         print("Not finished, so nothing is shipped; the same command goes on with it.")
         return
-    if score_at is not None:
-        loaders = loaders_for(data, replace(recipe, sizes={1: score_at}), seed)
+    if given.score_at is not None:
+        loaders = loaders_for(data, replace(recipe, sizes={1: given.score_at}), seed)
     full = rk.evaluate(model, loaders.val, progress=False)
     model.load_state_dict(half_precision(model))  # computes in float32 with the rounded numbers
     half = rk.evaluate(model, loaders.val, progress=False)
@@ -209,7 +228,9 @@ def long_run(
     ]
     path = ROOT / "results" / "pretraining.json"
     rk.write_results(path, rows, command=command, curves={"long run": history.rows})
-    ship(model, loaders, data, recipe, history, rows[-2:], rk.read_results(path))
+    about = {"recipe": str(recipe), "epochs": len(history.rows), "seconds": history.seconds}
+    about |= {key: rk.read_results(path)[key] for key in SOURCE}
+    ship(half_precision(model), loaders, data, rows[-2:], given.transfer_size, about)
 
 
 def half_precision(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -231,8 +252,13 @@ def accuracy_at(result: Evaluation, top: int, **about) -> dict:
     return {**row, "metric": metric, "value": correct / row["n"], "low": low, "high": high}
 
 
-def ship(model, loaders, data, recipe, history, rows, document) -> None:
-    """Write the weights into the package, all that is known of them inside, a hash as name."""
+def ship(
+    weights: dict, loaders: Loaders, data: dict, rows: list[dict], transfer_size: int, about: dict
+) -> None:
+    """Write the weights into the package, all that is known of them inside, a hash as name.
+
+    `size` is the one to transfer at, where `like=` finds it; `scored_at` that of the scores.
+    """
     metadata = {
         "arch": "resnet18",
         "data": f"{DATA}: 100,000 photos of 64 px, 200 classes; a part of ImageNet",
@@ -240,24 +266,27 @@ def ship(model, loaders, data, recipe, history, rows, document) -> None:
         "wnids": list(loaders.classes),
         "classes": [str(words).split(",")[0] for words in data["words"]],
         "words": [str(words) for words in data["words"]],
-        "size": loaders.size,
+        "size": transfer_size or loaders.size,
+        "scored_at": loaders.size,
         "mean": loaders.mean,
         "std": loaders.std,
         "top1": rows[0]["value"],
         "top5": rows[1]["value"],
         "measured_on": f"{rows[0]['n']:,} validation pictures, which also chose the epoch",
-        "recipe": str(recipe),
-        "epochs": len(history.rows),
-        "seconds": history.seconds,
-        **{key: document[key] for key in ("command", "date", "hardware", "versions")},
     }
+    path = write_shipped(weights, "resnet18-tiny", metadata | about)
+    print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, top-1 {rows[0]['value']:.2%}")
+
+
+def write_shipped(weights: dict, name: str, metadata: dict) -> Path:
+    """Write a file of weights into the package in the place of those of this name."""
     folder = ROOT / "resnet_kit" / "models" / "shipped"
-    path = rk.save_weights(half_precision(model), folder / "new.safetensors", metadata=metadata)
-    name = f"resnet18-tiny-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.safetensors"
-    path = path.replace(folder / name)
-    for old in set(folder.glob("resnet18-tiny-*.safetensors")) - {path}:
+    path = rk.save_weights(weights, folder / "new.safetensors", metadata=metadata)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    path = path.replace(folder / f"{name}-{digest}.safetensors")
+    for old in set(folder.glob(f"{name}-*.safetensors")) - {path}:
         old.unlink()
-    print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, top-1 {rows[0]['value']:.2%}")
+    return path
 
 
 def main() -> None:
@@ -267,6 +296,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--until", type=int, help="ship what is best after this epoch, go on later")
     parser.add_argument("--sizes", default="1:64,9:80,13:96", help="pixels from an epoch on")
+    parser.add_argument("--lr", type=float, default=0.2, help="the highest rate")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--label-smoothing", type=float, default=0.1)
+    parser.add_argument("--augment", default="crop:0.35,flip", help="crop, flip, jitter: strength")
+    parser.add_argument("--cutmix", action="store_true", help="in half the batches")
+    parser.add_argument("--no-checkpoint", action="store_true", help="a run that is not resumed")
+    parser.add_argument("--transfer-size", type=int, help="pixels that `like=` takes")
     parser.add_argument("--score-at", type=int, help="pixels of the final score; default the last")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -274,12 +310,19 @@ def main() -> None:
         short_runs(given.folder, given.seed)
         return
     sizes = dict(map(int, part.split(":")) for part in given.sizes.split(","))
-    recipe = Recipe(given.epochs, sizes, average=0.998)
-    until = given.until or given.epochs
-    command = f"--epochs {given.epochs} --until {until} --sizes {given.sizes} --seed {given.seed}"
-    command += f" --score-at {given.score_at}" if given.score_at else ""
-    command = f"python benchmarks/pretraining.py FOLDER {command}"
-    long_run(given.folder, recipe, given.seed, until, command, given.score_at)
+    recipe = Recipe(
+        given.epochs,
+        sizes,
+        lr=given.lr,
+        batch_size=given.batch_size,
+        label_smoothing=given.label_smoothing,
+        augment=augmentation(given.augment),
+        cutmix=given.cutmix,
+        average=0.998,
+    )
+    options = [part for part in sys.argv[1:] if part != str(given.folder)]
+    command = shlex.join(["python", "benchmarks/pretraining.py", "FOLDER", *options])
+    long_run(given.folder, recipe, given, command)
 
 
 if __name__ == "__main__":

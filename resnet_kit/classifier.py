@@ -358,7 +358,8 @@ def load_classifier(path: str | Path) -> Classifier:
             interrupts.check()
     except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} is a classifier of another make: {error!r}") from error
-    model.classes = tuple(about["classes"])  # so that `evaluate` sees whether the data's are others
+    if find_head(model):  # so that `evaluate` sees whether the data's classes are others
+        head_of(model).classes = tuple(about["classes"])
     return Classifier(model.eval(), about, tensors.get("familiar.means"))
 
 

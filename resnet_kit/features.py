@@ -73,25 +73,28 @@ def extract_features(
     check_model(model)
     check_loaders(loaders)
     check_count("views", views)
-    device = place(model)
-    precision = resolve_precision(device, precision)
     parts = {}
-    with memory_format(model, fast_format(device, precision)):
-        for split, loader in splits_of(loaders).items():
-            epochs = [None]  # as validation sees pictures
-            if split == "train" and views == 1:
-                loader = loaders.plain("train")
-            elif split == "train":
-                first = max(getattr(loader.dataset, "sizes", [1]))  # the first of the full size
-                epochs = range(first, first + views)
-            found = []
-            for epoch in epochs:
-                if epoch is not None and hasattr(loader.sampler, "set_epoch"):
-                    loader.sampler.set_epoch(epoch)
-                batches = progress_bar(loader, description=split, show=progress)
-                found.append(_before_the_head(model, batches, device, precision))
-            features, labels = map(torch.stack, zip(*found, strict=True))
-            parts[split] = features.to(device), labels
+    with Interrupts() as interrupts, kept_modes(model):
+        device = place(model)
+        precision = resolve_precision(device, precision)
+        with memory_format(model, fast_format(device, precision)):
+            for split, loader in splits_of(loaders).items():
+                epochs = [None]  # as validation sees pictures
+                if split == "train" and views == 1:
+                    loader = loaders.plain("train")
+                elif split == "train":
+                    first = max(getattr(loader.dataset, "sizes", [1]))  # the first of the full size
+                    epochs = range(first, first + views)
+                found = []
+                for epoch in epochs:
+                    if epoch is not None and hasattr(loader.sampler, "set_epoch"):
+                        loader.sampler.set_epoch(epoch)
+                    bar = progress_bar(loader, description=split, show=progress)
+                    batches = interrupts.batches(bar)
+                    found.append(_before_the_head(model, batches, device, precision))
+                features, labels = map(torch.stack, zip(*found, strict=True))
+                parts[split] = features.to(device), labels
+        interrupts.check()
     return features_of(parts, loaders.classes, batch_size=batch_size, seed=seed)
 
 
@@ -117,12 +120,11 @@ def _before_the_head(
     head = model.get_submodule(head_name(model))
     hook = head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].float().cpu()))
     try:
-        with Interrupts() as interrupts, kept_modes(model):
-            for batch in interrupts.batches(batches):
-                inputs, targets = checked_batch(batch)
-                with torch.no_grad(), arithmetic(device, precision):
-                    checked_logits(model.eval(), send(inputs, device))
-                labels.append(targets.cpu())
+        for batch in batches:
+            inputs, targets = checked_batch(batch)
+            with torch.no_grad(), arithmetic(device, precision):
+                checked_logits(model.eval(), send(inputs, device))
+            labels.append(targets.cpu())
     finally:
         hook.remove()
     if rows[0].ndim != 2:

@@ -1,4 +1,7 @@
+import itertools
+import shlex
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,7 @@ import torch
 
 import resnet_kit as rk
 from conftest import write_picture
+from resnet_kit.data import ColorJitter, Flip, ResizedCrop
 from resnet_kit.files import read_weights
 from resnet_kit.models import weights
 
@@ -47,16 +51,18 @@ def test_a_long_run_is_resumed_and_ships_a_file_that_loads(
 ):
     recipe = pretraining.Recipe(2, {1: 32}, batch_size=15, average=0.5)
     monkeypatch.setattr(rk, "train_and_eval", interrupted_after_one_epoch(rk.train_and_eval))
-    pretraining.long_run(tiny, recipe, 0, 2, "a command")
+    given = {"seed": 0, "epochs": 2, "until": None, "no_checkpoint": False, "transfer_size": None}
+    pretraining.long_run(tiny, recipe, Namespace(**given, score_at=None), "a command")
     assert not (tmp_path / "resnet_kit").exists()
     monkeypatch.undo()
     monkeypatch.setattr(pretraining, "ROOT", tmp_path)
-    pretraining.long_run(tiny, recipe, 0, 2, "a command", score_at=40)
+    given |= {"transfer_size": 48}
+    pretraining.long_run(tiny, recipe, Namespace(**given, score_at=40), "a command")
     document = rk.read_results(tmp_path / "results" / "pretraining.json")
     assert len(document["curves"]["long run"]) == 2 and len(document["rows"]) == 4
     monkeypatch.setattr(weights, "SHIPPED", tmp_path / "resnet_kit" / "models" / "shipped")
     source = rk.weights("resnet18", "tiny")
-    assert source.classes[:2] == ("thing 0", "thing 1") and source.size == 40
+    assert source.classes[:2] == ("thing 0", "thing 1") and source.size == 48
     best = read_weights(tiny / "pretraining" / "best.safetensors")[0]
     model = rk.pretrained(source, num_classes=4)
     assert torch.allclose(model.conv1.weight, best["conv1.weight"], atol=1e-3)
@@ -224,3 +230,20 @@ def test_interrupts_at_random_lines_break_no_promise(presses, ctrl_c, monkeypatc
     assert sum(count for name, count in found.items() if not name.startswith("broken")) == 40
     assert found["interrupted"] > 20
     assert not [name for name in found if name.startswith("broken")], found
+
+
+def test_augmentations_are_named_on_the_command_line(pretraining):
+    found = pretraining.augmentation("crop:0.25,flip,jitter:0.4")
+    assert found == (ResizedCrop(0.25), Flip(), ColorJitter(0.4))
+    assert pretraining.augmentation("crop") == (ResizedCrop(),)
+
+
+def test_recorded_recipes_are_those_of_their_commands(pretraining):
+    """The recipe that is noted in the shipped file is the one that its command gives."""
+    about = read_weights(next(weights.SHIPPED.glob("resnet18-tiny-*.safetensors")))[1]
+    words = shlex.split(about["command"])
+    given = dict(itertools.pairwise(words))
+    assert f"augment={pretraining.augmentation(given['--augment'])}" in about["recipe"]
+    assert f"lr={given['--lr']}, " in about["recipe"]
+    assert f"batch_size={given['--batch-size']}," in about["recipe"]
+    assert about["size"] == int(given["--transfer-size"])

@@ -1304,3 +1304,68 @@ def test_foreign_resume_states_are_refused_before_anything_is_touched(tmp_path):
         with pytest.raises(ValueError):
             run(model, 2, optimizer=optimizer, checkpoint=tmp_path, resume=True)
         assert same(before, state(model)) and optimizer.state_dict() == held, number
+
+
+class Drifting(nn.Module):
+    """A net, or a loss, with numbers of its own that change in each step and are not saved."""
+
+    def __init__(self, inner, persistent=False):
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("drift", torch.ones(()), persistent=persistent)
+
+    def forward(self, *inputs):
+        if torch.is_grad_enabled():
+            self.drift.mul_(1.1)
+        return self.inner(*inputs) * self.drift
+
+
+class Noisy(torch.utils.data.Dataset):
+    """A data set that draws from a generator of its own."""
+
+    def __init__(self):
+        self.labels, self.rng = [0, 1, 2] * 4, np.random.default_rng(0)
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        noise = self.rng.standard_normal((3, 8, 8)).astype(np.float32)
+        return torch.from_numpy(noise) + self.labels[index], self.labels[index]
+
+
+@pytest.mark.parametrize("what", ["model", "criterion", "saved", "dataset", "subset", "several"])
+def test_what_else_changes_during_a_training_is_resumed(tmp_path, what):
+    def parts():
+        model, criterion, train = small_net(), nn.CrossEntropyLoss(), None
+        if what == "model":
+            model = Drifting(model)
+        if what in ("criterion", "saved"):
+            criterion = Drifting(criterion, persistent=what == "saved")
+        data = {
+            "dataset": Noisy,
+            "subset": lambda: torch.utils.data.Subset(Noisy(), range(9)),
+            "several": lambda: torch.utils.data.ConcatDataset([Noisy(), Noisy()]),
+        }
+        if what in data:
+            train = DataLoader(data[what](), batch_size=4)
+        return model, criterion, train
+
+    def trained(epochs, **options):
+        model, criterion, train = parts()
+        options |= {"precision": "fp32", "criterion": criterion, "lr": 0.01}
+        return run(model, epochs, train, **options)
+
+    whole, history = trained(3)
+    trained(2, checkpoint=tmp_path)
+    resumed, again = trained(3, checkpoint=tmp_path, resume=True)
+    assert without_times(again) == without_times(history)
+    assert same(state(whole), state(resumed))
+
+
+def test_workers_that_live_on_are_announced_where_a_run_may_be_resumed(tmp_path, capsys):
+    lasting = {"batch_size": 4, "num_workers": 1, "persistent_workers": True}
+    run(None, 1, DataLoader(tensor_loader(8).dataset, **lasting), checkpoint=tmp_path)
+    assert "train_loader keeps its workers from one epoch to the next" in capsys.readouterr().out
+    run(None, 1, DataLoader(tensor_loader(8).dataset, **lasting))
+    assert "keeps its workers" not in capsys.readouterr().out

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 from ..data.images import read_image, trimmed
 from ..data.loaders import check_loader
 from ..devices import arithmetic, place, resolve_precision, send
-from ..models.transfer import check_model, kept_modes
+from ..models.transfer import check_model, find_head, kept_modes
 from ..settings import Interrupts, counted, listed, progress_bar
 from .grad_cam import grad_cam
 
@@ -413,7 +413,8 @@ def check_labels(labels: Tensor, outputs: int) -> None:
 
 def _class_names(model: nn.Module, loader, count: int) -> tuple[str, ...]:
     names = getattr(getattr(loader, "dataset", None), "classes", None)
-    own = getattr(model, "classes", None)  # of a model from a classifier's file
+    head = find_head(model)
+    own = getattr(model.get_submodule(head), "classes", None) if head else None  # of a saved model
     if names is None:
         return own or tuple(map(str, range(count)))
     if own is not None and own != tuple(names):

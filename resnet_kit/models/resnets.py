@@ -11,6 +11,9 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..files import fit_weights, read_weights
+from .weights import shipped_file
+
 
 def conv3x3(inputs: int, outputs: int, *, stride=1, dilation=1, groups=1) -> nn.Conv2d:
     """Return a convolution that keeps the size of the map, or divides it by `stride`.
@@ -277,11 +280,14 @@ def cifar_resnet(
     shortcut: str = "pad",
     plain: bool = False,
     preactivation: bool = False,
+    weights: str | None = None,
 ) -> CifarResNet:
     """Return a net of `depth` = 6n + 2 layers for small pictures (20, 32, 44, 56, 110: the paper).
 
     `plain` leaves the shortcuts out; `shortcut` is "pad" or "projection" where the shape changes;
-    `preactivation` puts BatchNorm and ReLU before the convolutions. Source: section 4.2.
+    `preactivation` puts BatchNorm and ReLU before the convolutions. `weights="cifar10"` loads the
+    weights of a trained ResNet-20 that travel with the package; `prepared` is then the mean and the
+    deviation that its pictures were normalised with. Source: section 4.2.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth is {depth}; expected 6n + 2: 8, 14, 20, 26, 32, 38, 44, …, 110")
@@ -296,4 +302,19 @@ def cifar_resnet(
     )
     options = {"shortcut": shortcut, "plain": plain, "preactivation": preactivation}
     net.built = {"name": "cifar_resnet", "depth": depth, "in_channels": in_channels, **options}
+    if weights is not None:
+        _load_shipped(net, f"cifar_resnet{depth}", weights)
     return net
+
+
+def _load_shipped(net: CifarResNet, arch: str, data: str) -> None:
+    path = shipped_file(arch, data)
+    if path is None:
+        raise ValueError(
+            f"the package carries no weights of a {arch} for {data!r}, only those of depth 20 for "
+            '"cifar10"; rk.load_weights(net, path) loads a file of your own'
+        )
+    state, about = read_weights(path)
+    fit_weights(net, state, path.name)
+    net.prepared = tuple(about["mean"]), tuple(about["std"])
+    net.fc.classes = tuple(about["classes"])  # `evaluate` compares them with the data's

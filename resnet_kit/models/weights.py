@@ -113,24 +113,30 @@ def _cached(arch: str) -> bool:
 
 def _tiny(arch: str) -> Weights:
     """Return the weights that travel with the package, after checking the hash in their name."""
-    path = _shipped(arch)
+    path = shipped_file(arch, "tiny")
     if path is None:
-        known = sorted(file.name.split("-")[0] for file in SHIPPED.glob("*.safetensors"))
+        known = sorted(file.name.split("-")[0] for file in SHIPPED.glob("*-tiny-*.safetensors"))
         raise ValueError(
             f"the package carries no weights for {arch}, only for: {', '.join(known) or 'none'}; "
             f'rk.weights("{arch}", "imagenet") downloads some, rk.weights("{arch}", None) starts '
             "from scratch"
         )
-    if hashlib.sha256(path.read_bytes()).hexdigest()[:8] != path.stem.split("-")[-1]:
+    return replace(_from_file(arch, path), origin="tiny")
+
+
+def shipped_file(arch: str, data: str) -> Path | None:
+    """Return the file of weights that travels with the package, or None where there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = next(SHIPPED.glob(f"{arch}-{data}-*.safetensors"), None)
+    if path and hashlib.sha256(path.read_bytes()).hexdigest()[:8] != path.stem.split("-")[-1]:
         raise ValueError(
             f"{path.name} of the package is damaged: its SHA-256 is not the one in its name; "
             "install the package again"
         )
-    return replace(_from_file(arch, path), origin="tiny")
-
-
-def _shipped(arch: str) -> Path | None:
-    return next(SHIPPED.glob(f"{arch}-tiny-*.safetensors"), None)
+    return path
 
 
 def _auto(arch: str) -> Weights:
@@ -149,7 +155,7 @@ def _auto(arch: str) -> Weights:
             except OSError as error:  # a portal, say, that answers for any address
                 reason = str(error.__cause__)
     wanted = f"wanted ImageNet weights, but {reason}"
-    if _shipped(arch) is None:
+    if shipped_file(arch, "tiny") is None:
         raise ValueError(
             f"{arch}: {wanted}, and the package carries none for it; take resnet18, a machine with "
             f'a connection, a file (rk.weights("{arch}", "a.pth")), or start from scratch with '

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..data.loaders import check_loader
+from ..data.loaders import EpochSampler, check_loader
 from ..models.transfer import check_model
 from ..settings import check_count, counted, wrong
 
@@ -89,6 +89,17 @@ def check_loaders(train_loader, val_loader) -> None:
             raise ValueError(f"{name} is empty; expected at least one batch (see drop_last)")
     if train_loader is val_loader:
         warnings.warn("the model is validated on its training data", stacklevel=3)
+
+
+def announce_lasting_workers(loader) -> None:
+    """Say it where a resumed training may have other random numbers than an uninterrupted one."""
+    sampler = getattr(loader, "sampler", None)
+    if getattr(loader, "persistent_workers", False) and not isinstance(sampler, EpochSampler):
+        print(
+            "train_loader keeps its workers from one epoch to the next: if its data set draws "
+            "random numbers, a resumed training has other ones. persistent_workers=False repeats "
+            "them."
+        )
 
 
 def announce_other_statistics(model: nn.Module, loader) -> None:

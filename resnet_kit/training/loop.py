@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import ConcatDataset, Subset
 
 from ..devices import (
     arithmetic,
@@ -44,6 +45,7 @@ from ..settings import (
     user_path,
 )
 from .checks import (
+    announce_lasting_workers,
     announce_other_statistics,
     check_loaders,
     check_objects,
@@ -205,14 +207,27 @@ def seed_epoch(seed: int, epoch: int, *loaders) -> None:
     """Make an epoch's random numbers depend on (seed, epoch) alone: a resumed run has the same."""
     seed_everything(mixed_seed(seed, epoch))
     for loader in loaders:
-        sampler = getattr(loader, "sampler", None)
-        batch_sampler = getattr(loader, "batch_sampler", None)
-        for owner in (loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None)):
+        for owner in _parts_of(loader):
             if hasattr(owner, "set_epoch"):
                 owner.set_epoch(epoch)
             own = getattr(owner, "__dict__", {}).values()
             for source in (*own, getattr(owner, "generator", None)):  # a wrapper hands it on
                 _reseed(source, mixed_seed(seed, epoch))
+
+
+def _parts_of(loader) -> Iterator:
+    """Yield a loader, its samplers, its data set, and the data sets that this is made of."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    yield loader
+    yield getattr(loader, "sampler", None)
+    yield batch_sampler
+    yield getattr(batch_sampler, "sampler", None)
+    datasets = [getattr(loader, "dataset", None)]
+    while datasets:
+        dataset = datasets.pop()
+        yield dataset
+        if isinstance(dataset, Subset | ConcatDataset):
+            datasets += getattr(dataset, "datasets", None) or [dataset.dataset]
 
 
 def _reseed(source, seed: int) -> None:
@@ -285,6 +300,8 @@ def train_and_eval(
     check_objects(model, criterion, optimizer)
     check_scheduler(scheduler, scheduler_every, optimizer)
     check_loaders(train_loader, val_loader)
+    if checkpoint is not None:
+        announce_lasting_workers(train_loader)
     announce_other_statistics(model, train_loader)
     with Interrupts() as interrupts:
         device = place(model, optimizer)

@@ -193,8 +193,19 @@ def save(run: TrainingRun, folder: Path, every: int | None) -> None:
         "optimizer": run.optimizer.state_dict(),
         "scheduler": run.scheduler.state_dict() if run.scheduler else None,
         "scaler": run.scaler.state_dict(),
+        "buffers": copied(_other_tensors(run)),
     }
     save_state(_plain(state), folder / "last.pt")
+
+
+def _other_tensors(run: TrainingRun) -> dict[str, Tensor]:
+    """Return what the model's state_dict leaves out, and what the criterion keeps."""
+    kept = run.model.state_dict()
+    found = {name: tensor for name, tensor in run.model.named_buffers() if name not in kept}
+    if isinstance(run.criterion, nn.Module):
+        tensors = chain(run.criterion.named_parameters(), run.criterion.named_buffers())
+        found |= {f"criterion.{name}": tensor for name, tensor in tensors}
+    return found
 
 
 def _save_best(run: TrainingRun, folder: Path) -> None:
@@ -356,6 +367,7 @@ def _check_state(state: dict) -> None:
         raise ValueError("its best weights are of another model than its last ones")
     if state["scheduler"] is not None:
         dict(state["scheduler"])
+    _kinds(state.get("buffers", {}))
 
 
 def _kinds(tensors: Mapping[str, Tensor]) -> dict:
@@ -367,6 +379,9 @@ def _load_run(run: TrainingRun, state: dict, origin: str) -> None:
     for name, tensor in state["model"].items():
         if name in own and own[name].dtype != tensor.dtype:
             raise ValueError(f"{name} in {origin} is {tensor.dtype}, the model's {own[name].dtype}")
+    others = _other_tensors(run)
+    if "buffers" in state and _kinds(state["buffers"]) != _kinds(others):
+        raise ValueError(f"{origin} has buffers of another model or criterion")
     try:
         run.optimizer.load_state_dict(state["optimizer"])  # changes nothing where it does not fit
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -385,6 +400,8 @@ def _load_run(run: TrainingRun, state: dict, origin: str) -> None:
     if run.scheduler is not None:
         run.scheduler.load_state_dict(state["scheduler"])
     run.scaler.load_state_dict(state["scaler"])
+    for name, tensor in state.get("buffers", {}).items():  # older files have none
+        others[name].data.copy_(tensor)
     run.best = {name: tensor.to(run.device) for name, tensor in state["best"].items()}
     run.history = History(**state["history"])
 
