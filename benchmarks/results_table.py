@@ -24,7 +24,8 @@ HEADLINES = (  # what the README shows: of this file the rows that speak of this
     ("cifar10_speed", "times as fast"),
     ("ten_class_sets_mnist", "test"),
     ("pretraining", "shipped: float16 accuracy"),
-    ("damaged_files", "refused"),
+    ("reliability", "SIGKILL at random"),
+    ("reliability", "Ctrl-C twice in trainings, at random executed"),
 )
 
 

@@ -221,17 +221,6 @@ def test_features_once_are_timed_against_a_frozen_loop(folder, tmp_path, monkeyp
         assert accuracy is None if run is script.bare_forward else 0 <= accuracy <= 1
 
 
-@pytest.mark.parametrize("presses", [1, 2])
-def test_interrupts_at_random_lines_break_no_promise(presses, ctrl_c, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import interrupts
-
-    found = interrupts.campaign(40, presses)
-    assert sum(count for name, count in found.items() if not name.startswith("broken")) == 40
-    assert found["interrupted"] > 20
-    assert not [name for name in found if name.startswith("broken")], found
-
-
 def test_augmentations_are_named_on_the_command_line(pretraining):
     found = pretraining.augmentation("crop:0.25,flip,jitter:0.4")
     assert found == (ResizedCrop(0.25), Flip(), ColorJitter(0.4))

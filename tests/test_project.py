@@ -169,3 +169,9 @@ def test_no_committed_text_names_a_path_of_a_machine():
             if not any(part.startswith(".") or part in ("data", "build") for part in parts):
                 found = paths.findall(path.read_text(encoding="utf-8"))
                 assert path.name == "test_project.py" or not found, path
+
+
+def test_every_test_that_the_readme_names_exists():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    assert len(named) > 10 and not [name for name in named if f"def {name}(" not in text]

@@ -1334,11 +1334,13 @@ class Noisy(torch.utils.data.Dataset):
         return torch.from_numpy(noise) + self.labels[index], self.labels[index]
 
 
-@pytest.mark.parametrize("what", ["model", "criterion", "saved", "dataset", "subset", "several"])
+@pytest.mark.parametrize(
+    "what", ["model", "averaged model", "criterion", "saved", "dataset", "subset", "several"]
+)
 def test_what_else_changes_during_a_training_is_resumed(tmp_path, what):
     def parts():
         model, criterion, train = small_net(), nn.CrossEntropyLoss(), None
-        if what == "model":
+        if "model" in what:
             model = Drifting(model)
         if what in ("criterion", "saved"):
             criterion = Drifting(criterion, persistent=what == "saved")
@@ -1354,6 +1356,7 @@ def test_what_else_changes_during_a_training_is_resumed(tmp_path, what):
     def trained(epochs, **options):
         model, criterion, train = parts()
         options |= {"precision": "fp32", "criterion": criterion, "lr": 0.01}
+        options |= {"average": 0.9 if what == "averaged model" else None}
         return run(model, epochs, train, **options)
 
     whole, history = trained(3)

@@ -199,9 +199,17 @@ def save(run: TrainingRun, folder: Path, every: int | None) -> None:
 
 
 def _other_tensors(run: TrainingRun) -> dict[str, Tensor]:
-    """Return what the model's state_dict leaves out, and what the criterion keeps."""
+    """Return what the models' state_dicts leave out, and what the criterion keeps."""
     kept = run.model.state_dict()
-    found = {name: tensor for name, tensor in run.model.named_buffers() if name not in kept}
+    models = {"model": run.model}
+    if run.averaged:
+        models["averaged"] = run.averaged.module
+    found = {
+        f"{whose}.{name}": tensor
+        for whose, model in models.items()
+        for name, tensor in model.named_buffers()
+        if name not in kept
+    }
     if isinstance(run.criterion, nn.Module):
         tensors = chain(run.criterion.named_parameters(), run.criterion.named_buffers())
         found |= {f"criterion.{name}": tensor for name, tensor in tensors}
