@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -1372,3 +1373,24 @@ def test_workers_that_live_on_are_announced_where_a_run_may_be_resumed(tmp_path,
     assert "train_loader keeps its workers from one epoch to the next" in capsys.readouterr().out
     run(None, 1, DataLoader(tensor_loader(8).dataset, **lasting))
     assert "keeps its workers" not in capsys.readouterr().out
+
+
+def test_a_full_memory_is_given_free_and_what_fits_is_said():
+    """On any device: the error of a GPU is raised by hand in the second step."""
+    held, calls = [], []
+
+    class Full(nn.CrossEntropyLoss):
+        def forward(self, logits, labels):
+            calls.append(len(labels))
+            if len(calls) == 2:
+                held.append(weakref.ref(logits))
+                raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+            return super().forward(logits, labels)
+
+    model = small_net()
+    with pytest.raises(
+        torch.OutOfMemoryError, match="batches of 8 pictures; batch_size=4 with acc"
+    ):
+        run(model, 1, criterion=Full())
+    assert held[0]() is None and all(p.grad is None for p in model.parameters())
+    run(model, 1)  # the same kernel goes on

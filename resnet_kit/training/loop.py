@@ -138,7 +138,7 @@ def train_epoch(run: TrainingRun, loader, bar) -> Meter:
     train_mode(run.model)
     meter, shown = Meter(run.device), time.perf_counter()
     for batches in _groups(run.interrupts.batches(loader), run.settings.accumulate):
-        train_step(run, batches, meter)
+        _step_in_memory(run, batches, meter)
         run.interrupts.check()
         bar.update(len(batches))
         if not bar.disable and time.perf_counter() - shown > 0.25:
@@ -147,6 +147,23 @@ def train_epoch(run: TrainingRun, loader, bar) -> Meter:
             bar.set_postfix_str(f"loss {loss:.3f}, train {accuracy:.1%}, {best}")
             shown = time.perf_counter()
     return meter
+
+
+def _step_in_memory(run: TrainingRun, batches: list, meter: Meter) -> None:
+    """Take a step; where the memory does not suffice, give it free and say what would fit."""
+    full = ""
+    try:
+        train_step(run, batches, meter)
+    except torch.OutOfMemoryError as error:
+        full = str(error)  # the error itself holds all tensors of the step
+    if full:
+        run.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        count = len(batches[0][1])
+        raise torch.OutOfMemoryError(
+            f"no memory for batches of {counted(count, 'picture')}; batch_size={count // 2 or 1} "
+            f"with accumulate={2 * len(batches)} takes the same steps in half of it ({full})"
+        )
 
 
 def _groups(loader, size: int) -> Iterator[list]:
