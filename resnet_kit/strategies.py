@@ -180,6 +180,7 @@ def _seconds_text(seconds: float) -> str:
 
 FROM_FEATURES = ("feature extraction", "features + SVM", "features + kNN")
 STRATEGIES = (*FROM_FEATURES, "partial fine-tuning", "full fine-tuning", "from scratch")
+TWO_STAGES = "two-stage fine-tuning"  # the head alone first; measured where it is asked for
 HEAD_LR, BACKBONE_LR, SCRATCH_LR, FEATURES_LR = 1e-3, 3e-4, 1e-3, 1e-2
 RESNETS = ("resnet", "resnext", "wide_resnet")  # whose last stage is layer4
 
@@ -204,15 +205,17 @@ def compare_strategies(
 
     `root`, `size`, `val_from_train`, `augment` and `groups` are as in `image_folders`; features are
     those of the pictures as they are. Partial fine-tuning trains the last stage of a ResNet,
-    `layer4`, and the head. A fraction is a share of the training pictures of each class, and a
+    `layer4`, and the head; "two-stage fine-tuning", if asked for, first the head alone for a third
+    of the epochs, then all. A fraction is a share of the training pictures of each class, and a
     larger one holds the smaller ones. With `val_from_train` each seed holds out other pictures. The
     features of all pictures are computed once, and what that took is shared out by pictures.
     Stopping the cell returns what there is.
 
     >>> compare_strategies("my_pictures", fractions=(0.1, 1)).to_frame()
     """
-    if unknown := [name for name in strategies if name not in STRATEGIES]:
-        raise ValueError(f"no strategy {unknown[0]!r}; expected some of: {', '.join(STRATEGIES)}")
+    known = (*STRATEGIES, TWO_STAGES)
+    if unknown := [name for name in strategies if name not in known]:
+        raise ValueError(f"no strategy {unknown[0]!r}; expected some of: {', '.join(known)}")
     if not strategies or not seeds or not fractions:
         raise ValueError("no strategies, seeds or fractions; expected at least one of each")
     source = weights_of("resnet18") if weights is None else weights
@@ -277,7 +280,7 @@ class _Task:
         if strategy == "feature extraction":
             head = nn.Linear(features.train.dataset.features.shape[2], len(loaders.classes))
             optimizer = torch.optim.AdamW(head.parameters(), lr=FEATURES_LR)
-            self.train(head, optimizer, [FEATURES_LR], features, seed)
+            self.train(head, optimizer, [FEATURES_LR], features, seed, self.epochs)
             results = [evaluate(head, x, progress=False) for x in _scored(features).values()]
         else:
             probe = svm_probe if strategy == "features + SVM" else knn_probe
@@ -314,21 +317,33 @@ class _Task:
             freeze(model)
             unfreeze(model, "layer4", head_name(model))
         rates = (SCRATCH_LR, SCRATCH_LR) if scratch else (HEAD_LR, BACKBONE_LR)
-        groups = param_groups(model, head_lr=rates[0], backbone_lr=rates[1])
-        optimizer = torch.optim.AdamW(groups)
-        start = time.perf_counter()
-        self.train(model, optimizer, [group["lr"] for group in groups], loaders, seed)
+        start, epochs = time.perf_counter(), self.epochs
+        if strategy == TWO_STAGES and epochs > 1:
+            freeze(model)
+            unfreeze(model, head_name(model))
+            self.train_at(rates, model, loaders, seed, max(1, epochs // 3))
+            unfreeze(model)
+            epochs -= max(1, epochs // 3)
+        self.train_at(rates, model, loaders, seed, epochs)
         seconds = time.perf_counter() - start
         results = [evaluate(model, x, progress=False) for x in _scored(loaders).values()]
         return results, seconds
 
-    def train(self, module: nn.Module, optimizer, rates: list[float], data, seed: int) -> None:
+    def train_at(self, rates, model: nn.Module, loaders: Loaders, seed: int, epochs: int) -> None:
+        """Train what is not frozen, head and backbone at their rates."""
+        groups = param_groups(model, head_lr=rates[0], backbone_lr=rates[1])
+        optimizer = torch.optim.AdamW(groups)
+        self.train(model, optimizer, [group["lr"] for group in groups], loaders, seed, epochs)
+
+    def train(
+        self, module: nn.Module, optimizer, rates: list[float], data, seed: int, epochs: int
+    ) -> None:
         """Train with a rate that rises and falls once."""
-        steps = self.epochs * len(data.train)
+        steps = epochs * len(data.train)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
         history = train_and_eval(
             module,
-            self.epochs,
+            epochs,
             nn.CrossEntropyLoss(label_smoothing=0.1),
             optimizer,
             data.train,

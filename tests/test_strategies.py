@@ -200,3 +200,16 @@ def test_what_is_odd_about_a_folder_is_said_once_in_a_comparison(colors, tiny, c
         val_from_train=0.25, **SMALL,
     )  # fmt: skip
     assert capsys.readouterr().out.count("1 .heic") == 1
+
+
+def test_two_stages_train_the_head_first_and_then_all(colors, tiny, monkeypatch):
+    stages, original = [], strategies.train_and_eval
+
+    def watched(model, epochs, *arguments, **options):
+        stages.append((epochs, sum(p.requires_grad for p in model.parameters())))
+        return original(model, epochs, *arguments, **options)
+
+    monkeypatch.setattr(strategies, "train_and_eval", watched)
+    options = {**SMALL, "epochs": 4, "strategies": ["two-stage fine-tuning"], "seeds": [0]}
+    found = rk.compare_strategies(colors, weights=tiny, **options)
+    assert stages == [(1, 2), (3, 62)] and found.runs[0].strategy == "two-stage fine-tuning"
