@@ -18,6 +18,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
+from .data.checks import announce_left_out
 from .data.folders import Prepare
 from .data.images import is_one_picture, listed_pictures, picture_tensor, trimmed
 from .data.loaders import Loaders, check_loaders
@@ -72,6 +73,8 @@ class Classifier:
             raise wrong("top_k", top_k, f"1 to {len(self.classes)}")
         check_count("batch_size", batch_size)
         items = listed_pictures(pictures)
+        if isinstance(pictures, str | Path) and user_path(pictures).is_dir():
+            announce_left_out([user_path(pictures)])
         rows, alone = [], is_one_picture(pictures)
         with ThreadPoolExecutor(cpu_count()) as pool:
             starts = range(0, len(items), batch_size)

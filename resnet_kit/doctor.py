@@ -127,6 +127,8 @@ def _opencv() -> Line:
 
 def _widgets() -> Line:
     version = _version("ipywidgets")
+    if not version and not any(map(_version, ("jupyterlab", "notebook"))):
+        return Line("progress bars", "text; no notebooks here, which would want ipywidgets")
     fix = "pip install ipywidgets (without it bars are text, which works too)"
     return Line("progress bars", f"ipywidgets {version or 'missing'}", "" if version else fix)
 

@@ -55,12 +55,19 @@ def processes():
     return context
 
 
+def take_environment(environment: dict[str, str]) -> None:
+    """Set it in a process whose own is that of the server that it was forked from."""
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 @pytest.fixture
 def elsewhere(processes):
-    """Call a function in a process of its own and return its result."""
+    """Call a function in a process of its own, with this one's environment; return its result."""
 
     def call(function, *arguments):
-        with ProcessPoolExecutor(1, mp_context=processes) as pool:
+        given = {"initializer": take_environment, "initargs": (dict(os.environ),)}
+        with ProcessPoolExecutor(1, mp_context=processes, **given) as pool:
             return pool.submit(function, *arguments).result()
 
     return call
@@ -71,6 +78,16 @@ def data_root(tmp_path, monkeypatch) -> Path:
     """An empty data root."""
     monkeypatch.setenv("RESNET_KIT_DATA", str(tmp_path / "root"))
     return tmp_path / "root"
+
+
+@pytest.fixture
+def on_cpu(monkeypatch) -> None:
+    """Compute on the CPU where there is a GPU too.
+
+    For what holds there alone: runs that are the same bit for bit, which a GPU does not promise,
+    and results that the test itself computes on the CPU.
+    """
+    monkeypatch.setenv("RESNET_KIT_DEVICE", "cpu")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def epoch_of(loader, epoch):
     loader.sampler.set_epoch(epoch)
     order = torch.cat([indices for _, indices in loader.sampler])
     loader.sampler.set_epoch(epoch)
-    return torch.cat([images for images, _ in loader])[order.argsort()]
+    return torch.cat([images for images, _ in loader]).cpu()[order.argsort()]
 
 
 def test_arrays_become_loaders_like_any_other():
@@ -59,11 +59,11 @@ def test_validation_and_plain_pictures_are_in_order_and_only_normalised():
     expected = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     expected = v2.Normalize(loaders.mean, loaders.std)(expected)
     for _ in range(2):
-        plain = torch.cat([x for x, _ in loaders.plain("train")])
+        plain = torch.cat([x for x, _ in loaders.plain("train")]).cpu()
         assert torch.allclose(plain, expected, atol=1e-6)
     assert torch.cat([y for _, y in loaders.plain("train")]).tolist() == labels.tolist()
     picture, label = loaders.plain("train").dataset[3]
-    assert torch.equal(picture, plain[3]) and label == 1
+    assert torch.equal(picture.cpu(), plain[3]) and label == 1
     assert not torch.allclose(epoch_of(loaders.train, 1), expected, atol=1e-6)
 
 
@@ -98,12 +98,13 @@ def test_copies_of_a_picture_in_one_batch_are_augmented_independently():
     images, labels = noise(1)[0].repeat(64, 0), np.zeros(64, int)
     loaders = loaders_of(images, labels, augment=[ResizedCrop(0.3)], batch_size=64, classes="ab")
     batch, _ = next(iter(loaders.train))
-    assert len({picture.numpy().tobytes() for picture in batch}) == 64
+    assert len({picture.cpu().numpy().tobytes() for picture in batch}) == 64
     flips = loaders_of(images, labels, augment=[Flip()], batch_size=64, classes="ab")
-    kinds = [picture.numpy().tobytes() for picture in next(iter(flips.train))[0]]
+    kinds = [picture.cpu().numpy().tobytes() for picture in next(iter(flips.train))[0]]
     assert len(set(kinds)) == 2 and 20 <= kinds.count(kinds[0]) <= 44
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_progressive_sizes_are_for_training_and_validation_is_at_the_last():
     loaders = loaders_of(size={1: 8, 3: 12, 4: 20})
     assert [epoch_of(loaders.train, e).shape[2] for e in range(1, 6)] == [8, 8, 12, 20, 20]
@@ -120,7 +121,7 @@ def test_grey_pictures_stay_grey_or_become_rgb_for_weights():
     assert next(iter(grey.train))[0].shape == (10, 1, 16, 16) and len(grey.mean) == 1
     source = rk.weights("resnet18", None)
     rgb = rk.array_loaders(train=(images, labels), val=(images, labels), like=source, size=16)
-    batch, _ = next(iter(rgb.val))
+    batch = next(iter(rgb.val))[0].cpu()
     restored = (
         batch * torch.tensor(source.std)[:, None, None] + torch.tensor(source.mean)[:, None, None]
     )
@@ -231,6 +232,7 @@ def test_transformed_loaders_are_copied_whole():
         assert next(iter(copied))[1].shape == (8, 3)
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("mixed", [False, True])
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, mixed):
     def run(epochs, folder, resume=False):
@@ -329,7 +331,7 @@ def test_rare_pictures_are_augmented_each_time_anew():
         images, labels, augment=[ResizedCrop(0.3)], balanced=True, batch_size=41, classes="ab"
     )
     pictures, drawn = next(iter(loaders.train))
-    rare = [picture.numpy().tobytes() for picture in pictures[drawn == 1]]
+    rare = [picture.cpu().numpy().tobytes() for picture in pictures[drawn == 1]]
     assert len(rare) > 8 and len(set(rare)) == len(rare)
 
 

@@ -106,10 +106,13 @@ def test_a_picture_that_cannot_be_read_is_no_near_copy(films):
     assert duplicates.near_copied_from([broken], [broken]) == 0
 
 
-def test_copies_in_two_classes_are_counted(folder):
+def test_copies_in_two_classes_are_counted(folder, capsys):
     shutil.copy(folder / "train" / "a" / "0.png", folder / "train" / "b" / "copy.png")
     report = rk.inspect_folder(folder / "train", progress=False)
     assert "pairs of duplicates: 1, across classes: 1" in repr(report)
+    rk.image_folders(folder, size=16)
+    said = "2 pictures of train are byte for byte in another class too; rk.inspect_folder names"
+    assert said in capsys.readouterr().out
 
 
 def test_an_empty_class_folder_in_val_is_allowed_and_said(folder, capsys):

@@ -49,6 +49,7 @@ def test_predictions_are_those_of_evaluate(of_files, tmp_path):
     assert repr(clf).startswith("Classifier(resnet18, 16 px, 2 classes: a, b; val accuracy ")
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_arrays_and_cifar_nets_come_back_exactly(of_arrays, tmp_path):
     model, data = of_arrays
     path = rk.save_classifier(tmp_path / "d.safetensors", model, data, calibrate=False)
@@ -69,6 +70,7 @@ def load_and_predict(path: Path, pictures: Path) -> pd.DataFrame:
     return rk.load_classifier(path).predict(pictures)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_fresh_process_predicts_bit_for_bit_the_same(of_files, folder, tmp_path, elsewhere):
     model, loaders = of_files
     path = rk.save_classifier(tmp_path / "ab.safetensors", model, loaders, calibrate=True)
@@ -150,6 +152,7 @@ def test_calibration_lowers_the_loss_and_unlike_pictures_are_marked(of_arrays, t
     assert clf.predict(list(noise))["unlike"].mean() > 3 * table["unlike"].mean()
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_the_file_says_what_it_was_made_of(of_files, tmp_path):
     model, loaders = of_files
     path = rk.save_classifier(tmp_path / "a.safetensors", model, loaders)
@@ -234,7 +237,7 @@ def test_onnx_gives_the_same_probabilities(of_files, tmp_path):
     found = session.run(None, {"pictures": images.numpy()})[0]
     mean, std = (torch.tensor(clf.about[x])[:, None, None] for x in ("mean", "std"))
     with torch.no_grad():
-        logits = model.eval()((images - mean) / std) / clf.about["temperature"]
+        logits = model.eval().cpu()((images - mean) / std) / clf.about["temperature"]
     assert np.allclose(found, logits.softmax(1).numpy(), atol=1e-4)
 
 
@@ -477,3 +480,11 @@ def test_metadata_that_make_no_sense_are_refused(of_files, tmp_path, change):
     rk.save_weights(tensors, path, metadata=about)
     with pytest.raises(ValueError):
         rk.load_classifier(path)
+
+
+def test_predicting_a_folder_says_what_is_left_out(of_files, folder, tmp_path, capsys):
+    model, loaders = of_files
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "a.safetensors", model, loaders))
+    (folder / "eval" / "a" / "x.heic").touch()
+    assert len(clf.predict(folder / "eval")) == 5
+    assert "no pictures of a kind that is read here: 1 .heic." in capsys.readouterr().out

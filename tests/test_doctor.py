@@ -15,6 +15,19 @@ def line(what: str) -> Line:
     return next(x for x in rk.doctor().lines if x.what == what)
 
 
+def pretend(versions: dict[str, str | None], monkeypatch) -> None:
+    """Let these packages be installed in these versions, or not at all."""
+    installed = metadata.version
+
+    def version(name: str) -> str:
+        found = versions[name] if name in versions else installed(name)
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
 def test_a_sound_machine_has_no_trouble(data_root):
     found = rk.doctor()
     assert [
@@ -37,21 +50,18 @@ def test_data_at_hand_is_named(data_root):
     ("what", "versions", "fix"),
     [
         ("OpenCV", {"opencv-python": "4.1"}, "pip uninstall opencv-python opencv-python-headless"),
-        ("progress bars", {"ipywidgets": None}, "pip install ipywidgets"),
+        ("progress bars", {"ipywidgets": None, "notebook": "7.0"}, "pip install ipywidgets"),
     ],
 )  # fmt: skip
 def test_known_troubles_come_with_their_fix(what, versions, fix, monkeypatch):
-    installed = metadata.version
-
-    def version(name: str) -> str:
-        found = versions[name] if name in versions else installed(name)
-        if found is None:
-            raise metadata.PackageNotFoundError(name)
-        return found
-
-    monkeypatch.setattr(metadata, "version", version)
+    pretend(versions, monkeypatch)
     assert fix in line(what).fix
     assert f"! {what}" in repr(rk.doctor()) and f"fix: {line(what).fix}" in repr(rk.doctor())
+
+
+def test_where_no_notebook_is_shown_bars_are_text_and_no_trouble(monkeypatch):
+    pretend(dict.fromkeys(("ipywidgets", "jupyterlab", "notebook")), monkeypatch)
+    assert line("progress bars").found.startswith("text") and not line("progress bars").fix
 
 
 def test_little_shared_memory_and_disk_are_troubles(monkeypatch, data_root):

@@ -42,6 +42,7 @@ def train_head(head, features, epochs=20):
     )
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_features_are_what_the_head_gets_in_order(digits, net):
     features = rk.extract_features(net, digits, precision="fp32")
     assert rows(features.train).shape == (1, 1350, 64) and features.classes == digits.classes
@@ -57,6 +58,7 @@ def test_features_are_what_the_head_gets_in_order(digits, net):
     )
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_head_trained_on_features_gives_the_live_models_logits(digits, net):
     features = rk.extract_features(net, digits, precision="fp32", batch_size=64)
     before = {k: v.clone() for k, v in net.state_dict().items() if not k.startswith("fc")}
@@ -75,7 +77,7 @@ def test_half_precision_features_are_close_and_the_model_stays_as_it_was(digits,
     half = rows(rk.extract_features(net, digits, precision="bf16").train)
     assert half.dtype == torch.float32 and not torch.equal(exact, half)
     assert (exact - half).abs().max() < 0.05 * exact.abs().max()
-    assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
+    assert all(torch.equal(before[name], t.cpu()) for name, t in net.state_dict().items())
     assert net.conv1.weight.is_contiguous()
 
 
@@ -86,6 +88,7 @@ def test_modes_and_hooks_are_as_before(digits, net):
     assert net.training and not net.bn1.training and not net.fc._forward_pre_hooks
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_views_are_other_augmentations_of_every_picture_and_take_turns(digits, net):
     features = rk.extract_features(net, digits, views=3, precision="fp32")
     found, labels = features.train.dataset.features, features.train.dataset.labels
@@ -120,7 +123,7 @@ def test_probes_learn_and_give_an_estimator(probe, net):
     features = rk.extract_features(net, digits, precision="fp32")
     result, estimator = probe(features)
     assert result.accuracy > 0.85 and len(result.labels) == 900
-    inputs = rows(features.val)[0].numpy()
+    inputs = rows(features.val)[0].cpu().numpy()
     assert np.array_equal(estimator.predict(inputs), result.predictions)
     assert np.allclose(result.probabilities.sum(1), 1, atol=1e-5)
     test, _ = probe(features, split="test")
@@ -131,7 +134,8 @@ def test_probes_of_two_classes_use_every_view(folder):
     features = rk.extract_features(small_resnet(), of_folder(folder), views=2)
     result, estimator = rk.svm_probe(features)
     assert result.probabilities.shape == (5, 2)
-    assert np.array_equal(estimator.predict(rows(features.val)[0].numpy()), result.predictions)
+    inputs = rows(features.val)[0].cpu().numpy()
+    assert np.array_equal(estimator.predict(inputs), result.predictions)
     assert estimator[-1].shape_fit_[0] == 22
     with pytest.raises(ValueError, match="no split 'test'; this data set has: train, val"):
         rk.svm_probe(features, split="test")

@@ -35,6 +35,7 @@ def test_the_map_is_warm_where_the_class_is_decided():
     assert heat[1, 4:, 4:].min() == 1 and heat[1, :4].max() == 0
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_maps_follow_the_definition_and_change_nothing(frozen, preactivation):
@@ -53,6 +54,7 @@ def test_maps_follow_the_definition_and_change_nothing(frozen, preactivation):
     assert torch.allclose(one[0], heat[1], atol=1e-4)  # no picture depends on its neighbours
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_the_last_maps_are_those_of_the_last_stage():
     torch.manual_seed(0)
     model, kept = resnet18().eval(), []

@@ -38,6 +38,7 @@ def test_all_layers_that_were_put_in_are_the_head(model):
     assert len(backbone["params"]) == 60
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_features_are_what_the_whole_head_sees(model, loaders):
     features = rk.extract_features(model, loaders, precision="fp32", progress=False)
     assert features.val.dataset.features.shape[2] == 512
@@ -46,6 +47,7 @@ def test_features_are_what_the_whole_head_sees(model, loaders):
     assert (on_features.probabilities == on_pictures.probabilities).all()
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_head_of_several_layers_is_saved_and_loaded(model, loaders, tmp_path):
     path = rk.save_classifier(tmp_path / "m.safetensors", model, loaders)
     again = rk.load_classifier(path).model

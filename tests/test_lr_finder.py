@@ -29,14 +29,16 @@ def test_model_optimizer_modes_and_random_numbers_are_left_as_they_were(problem)
     search = rk.find_lr(*problem)
     assert len(search.rates) > 20 and torch.equal(torch.random.get_rng_state(), expected)
     for name, tensor in before[0].items():
-        assert torch.equal(model.state_dict()[name], tensor), name
+        assert torch.equal(model.state_dict()[name].cpu(), tensor), name
     after = optimizer.state_dict()
     assert after["param_groups"] == before[1]["param_groups"]
     for index, state in before[1]["state"].items():
-        assert torch.equal(after["state"][index]["momentum_buffer"], state["momentum_buffer"])
+        momentum = after["state"][index]["momentum_buffer"].cpu()
+        assert torch.equal(momentum, state["momentum_buffer"])
     assert [m.training for m in model] == [True, False, True, True]
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_search_sees_the_first_epoch_and_is_the_same_again():
     data, searches = rk.named_dataset("digits"), []
     for epoch in (1, 7):
@@ -90,7 +92,7 @@ def test_an_interrupt_restores_too(problem):
     stop.calls = 0
     with pytest.raises(KeyboardInterrupt):
         rk.find_lr(model, stop, optimizer, loader)
-    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert all(torch.equal(t.cpu(), before[name]) for name, t in model.state_dict().items())
 
 
 def test_the_plot_shows_every_rate(problem):
@@ -121,9 +123,9 @@ def test_what_cannot_be_searched_is_refused_and_does_not_hang(problem):
 
 
 def test_the_criterions_own_tensors_go_where_the_model_is(problem, monkeypatch):
-    moved = []
+    moved, to = [], nn.CrossEntropyLoss.to
     monkeypatch.setattr(
-        nn.CrossEntropyLoss, "to", lambda self, device: moved.append(device) or self
+        nn.CrossEntropyLoss, "to", lambda self, device: moved.append(device) or to(self, device)
     )
     model, _, optimizer, loader = problem
     rk.find_lr(model, nn.CrossEntropyLoss(weight=torch.ones(2)), optimizer, loader, steps=2)

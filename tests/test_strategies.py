@@ -182,6 +182,7 @@ def test_wrong_names_are_refused(colors):
         Comparison((), True).best(0.5)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_the_order_of_strategies_and_the_callers_numbers_make_no_difference(colors, tiny):
     losses = []
     for names in (["feature extraction"], ["features + kNN", "feature extraction"]):

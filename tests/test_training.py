@@ -53,7 +53,7 @@ def run(model=None, epochs=2, train=None, val=None, *, lr=0.1, momentum=0.9, **o
 
 
 def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def same(first, second):
@@ -80,9 +80,9 @@ class AlwaysZero(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, images):
-        logits = torch.zeros(len(images), 3) + 0 * self.weight
+        logits = images.new_zeros(len(images), 3) + 0 * self.weight
         logits[:, 0] += 5
-        return logits - self.weight.sum() * torch.tensor([1.0, 1, 1])
+        return logits - self.weight.sum() * images.new_ones(3)
 
 
 class Counting(torch.optim.SGD):
@@ -124,6 +124,7 @@ def test_best_accuracy_is_what_evaluate_finds():
     assert rk.evaluate(model, val).accuracy == history.best_accuracy
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_short_last_batch_is_weighted():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
@@ -134,6 +135,7 @@ def test_short_last_batch_is_weighted():
         assert parts[f"{split}_accuracy"] == whole[f"{split}_accuracy"]
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_frozen_backbone_is_bit_identical():
     model = small_net()
     images = torch.randn(5, 3, 8, 8)
@@ -152,7 +154,7 @@ def test_unfrozen_batchnorm_does_drift():
     model[1].requires_grad_(True)
     before = model[1].running_mean.clone()
     run(model, 1)
-    assert not torch.equal(model[1].running_mean, before)
+    assert not torch.equal(model[1].running_mean.cpu(), before)
 
 
 def test_features_train_a_head_with_the_same_loop():
@@ -329,6 +331,7 @@ def test_a_bar_reads_at_most_four_times_a_second(monkeypatch):
 # Same seed, same run; resume
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_same_seed_same_run_and_the_callers_random_numbers_stay():
     first, _ = run(epochs=2, precision="fp32")
     model = small_net()
@@ -349,6 +352,7 @@ def test_callers_random_numbers_are_put_back():
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("wrap", [lambda loader: loader, TransformedLoader])
 def test_loaders_own_generator_is_seeded_too(workers, wrap):
@@ -375,6 +379,7 @@ SCHEDULERS = {
 }
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, name):
     options = {"precision": "fp32", "average": 0.9, **SCHEDULERS[name]}
@@ -400,6 +405,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, name):
 
 def train_from_files(root, checkpoint, kill):
     """Train four epochs of three steps each; with `kill` be killed in the middle of the third."""
+    os.environ["RESNET_KIT_DEVICE"] = "cpu"  # where a run is the same bit for bit
     torch.set_num_threads(1)  # of several such processes at once
     usual = multiprocessing.get_all_start_methods()[0]
     multiprocessing.set_start_method(usual, force=True)  # of the workers
@@ -502,6 +508,7 @@ def test_numpys_numbers_can_be_resumed(tmp_path):
     assert len(run(epochs=2, lr=np.float64(0.1), resume=True, **options)[1].rows) == 2
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_gradients_of_an_earlier_cell_do_not_count():
     models = [small_net(), small_net()]
     models[0][6].weight.grad = torch.full_like(models[0][6].weight, 1e6)
@@ -577,6 +584,7 @@ class Interrupting:
             yield batch
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("place", ["train", "val"])
 def test_interrupt_leaves_the_best_weights_and_the_history(place, capsys):
     loaders = {"train": tensor_loader(shuffle=True), "val": tensor_loader(12, seed=1)}
@@ -595,7 +603,7 @@ def test_interrupt_before_the_first_validation_leaves_the_weights_as_they_are(ca
     train = Interrupting(tensor_loader(), 3)
     model, history = run(epochs=3, train=train)
     assert (history.stopped, history.rows, history.best_epoch) == ("interrupted", [], None)
-    assert not torch.equal(model[6].weight, small_net()[6].weight)  # two steps were made
+    assert not torch.equal(model[6].weight.cpu(), small_net()[6].weight)  # two steps were made
     assert "Stopped by hand before the first validation" in capsys.readouterr().out
     assert history.to_frame().empty and "no validation yet" in repr(history)
 
@@ -710,6 +718,7 @@ def test_callback_sees_each_epoch():
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("order", [("bf16", "fp32"), ("fp32", "bf16")])
 def test_a_fused_optimizer_goes_through_changes_of_the_memory_format(order):
     train = tensor_loader(16, batch_size=8)
@@ -1018,6 +1027,7 @@ def test_a_press_in_a_step_is_heard_after_it(ctrl_c):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_presses_while_things_are_put_back_are_ignored(ctrl_c, monkeypatch):
     original = loop.put_weights
 
@@ -1142,6 +1152,7 @@ class OwnOrder:
         return 2
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("source", [np.random.default_rng, torch.Generator])
 def test_samplers_with_numbers_of_their_own_are_resumed_bit_for_bit(tmp_path, source):
     data = tensor_loader(20).dataset
@@ -1168,6 +1179,7 @@ def test_several_processes_are_refused(monkeypatch):
         rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, tensor_loader())
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_pictures_without_a_label_count_nowhere():
     """-100 is torch's `ignore_index`; losses and shares are of those that have a label."""
     images, labels = next(iter(tensor_loader(8)))
@@ -1335,6 +1347,7 @@ class Noisy(torch.utils.data.Dataset):
         return torch.from_numpy(noise) + self.labels[index], self.labels[index]
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize(
     "what", ["model", "averaged model", "criterion", "saved", "dataset", "subset", "several"]
 )

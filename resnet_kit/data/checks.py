@@ -1,11 +1,11 @@
 """What makes a score on a folder of pictures mean less than it seems: said in a line each."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..settings import counted, short_path
-from .duplicates import copied_from, near_copied_from
+from .duplicates import copied_from, in_several_classes, near_copied_from
 from .images import files_below, folders_in, is_hidden, is_picture
 
 MOST = 5_000  # pictures among which near copies are looked for; it takes about a second per 1,000
@@ -20,12 +20,16 @@ def announce_oddities(
         only = train.folder / train.classes[0]
         hint = f" The classes seem to be in {short_path(only)}." if folders_in(only) else ""
         print(f"There is one class only ({only.name}): any model is right about all of it.{hint}")
-    _announce_left_out({split.folder for split in splits.values()})
+    announce_left_out({split.folder for split in splits.values()})
     if len(splits["val"].files) > len(train.files):
         counts = f"{len(splits['val'].files):,} pictures, train {len(train.files):,}"
         print(f"val has {counts}: is it the other way round?")
     if "test" not in splits and (root / "test").is_dir() and train.folder == root / "train":
         print("test has pictures without classes, which cannot be scored: left out.")
+    mixed = in_several_classes(train.pictures)
+    if mixed:
+        files = f"{counted(mixed, 'picture')} of train {_are(mixed)}"
+        print(f"{files} byte for byte in another class too; rk.inspect_folder names them.")
     for name, split in splits.items():
         if name != "train":
             _announce_unknown(split)
@@ -40,7 +44,8 @@ def announce_mirrored_characters(classes: Sequence[str]) -> None:
         )
 
 
-def _announce_left_out(folders: set[Path]) -> None:
+def announce_left_out(folders: Iterable[Path]) -> None:
+    """Say how many files of which kinds are no pictures that are read, if there are any."""
     kinds = Counter()
     for folder in folders:
         others = (path for path in files_below(folder) if not is_picture(path))

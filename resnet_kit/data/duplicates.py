@@ -1,6 +1,7 @@
 """Copies of a picture, exact and near: hashes find the candidates, correlation confirms them."""
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,16 @@ def copied_from(train: Sequence[Path], others: Sequence[Path]) -> int:
     shared = {sizes[file] for file in train} & {sizes[file] for file in others}
     digests = {_digest(file) for file in train if sizes[file] in shared}
     return sum(sizes[file] in shared and _digest(file) in digests for file in others)
+
+
+def in_several_classes(pictures: Sequence[tuple[Path, int]]) -> int:
+    """Return how many files have a copy, byte for byte, under another label."""
+    sizes = Counter(file.stat().st_size for file, _ in pictures)
+    twins = [(file, label) for file, label in pictures if sizes[file.stat().st_size] > 1]
+    labels = defaultdict(list)
+    for file, label in twins:
+        labels[_digest(file)].append(label)
+    return sum(len(found) for found in labels.values() if len(set(found)) > 1)
 
 
 def near_copied_from(train: Sequence[Path], others: Sequence[Path]) -> int:
