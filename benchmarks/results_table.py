@@ -13,6 +13,7 @@ HEADER = ("data", "what", "measured", "value", "95 % interval, or range", "n", "
 MACHINES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 HEADLINES = (  # what the README shows: of this file the rows that speak of this
     ("transfer_photos", "test"),
+    ("imagenet_features", "test"),
     ("fine_tuning_speed", "times as fast"),
     ("feature_extraction_speed", "times as fast"),
     ("feature_extraction_speed", "accuracy"),

@@ -150,7 +150,8 @@ def own_random_numbers(seed: int, device: torch.device | None = None):
     Cheap enough to be used once per picture.
     """
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_cuda = device is not None and device.type == "cuda"
+    # A training on the CPU seeds a GPU beside it too.
+    on_cuda = device is not None and torch.cuda.is_available()
     on_mps = device is not None and device.type == "mps"
     random.seed(seed)
     np.random.seed(seed % 2**32)

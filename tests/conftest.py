@@ -56,7 +56,7 @@ def processes():
 
 
 def take_environment(environment: dict[str, str]) -> None:
-    """Set it in a process whose own is that of the server that it was forked from."""
+    """Take over the test's environment: a forked process has that of its server, which is older."""
     os.environ.clear()
     os.environ.update(environment)
 

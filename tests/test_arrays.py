@@ -83,6 +83,7 @@ def test_every_picture_comes_once_per_epoch_with_its_label():
     assert orders[0] != orders[1]
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_random_numbers_follow_from_seed_epoch_and_index():
     def augmented(epoch, **options):
         return epoch_of(loaders_of(augment=[ResizedCrop(0.3)], **options).train, epoch)

@@ -196,6 +196,7 @@ def test_figures_show_themselves_once(folder):
     assert mistakes._repr_jpeg_().startswith(b"\xff\xd8") and mistakes._repr_png_ is None
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_mistakes_show_what_they_rest_on(folder):
     model, val = small_net(2), rk.image_folders(folder, size=16).val
     result = rk.evaluate(model, val)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..devices import place
+from ..devices import arithmetic, place
 from ..models.transfer import check_model, kept_modes
 
 MOST_LINEAR = 4  # layers after the last maps: VGG has three
@@ -47,7 +47,7 @@ def grad_cam(
 
     hooks = [module.register_forward_hook(keep) for module in model.modules()]
     try:
-        with kept_modes(model), torch.enable_grad():
+        with kept_modes(model), torch.enable_grad(), arithmetic(device, "fp32"):
             logits = model.eval()(pictures.to(device))
     finally:
         for hook in hooks:
@@ -70,7 +70,8 @@ def grad_cam(
             f"labels {asked.tolist()}; expected one of 0 to {count - 1} for each of the "
             f"{len(logits)} pictures"
         )
-    (gradient,) = torch.autograd.grad(logits.gather(1, asked[:, None]).sum(), last)
+    with arithmetic(device, "fp32"):
+        (gradient,) = torch.autograd.grad(logits.gather(1, asked[:, None]).sum(), last)
     heat = (gradient.mean((2, 3), keepdim=True) * last[0].detach()).sum(1, keepdim=True).relu()
     heat = F.interpolate(heat, pictures.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return (heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
