@@ -71,21 +71,23 @@ def remove_leftovers(folder: Path, name: str = "*", *, hours: float = 0) -> None
 
 
 @contextmanager
-def only_one(path: Path, *, seconds: float | None = None) -> Iterator[None]:
+def only_one(path: Path, *, seconds: float | None = None, refusal: str = "") -> Iterator[None]:
     """Hold a lock file inside, so that other processes stay out; it goes with this process.
 
     Where another one is inside, wait for its end, which a line says, or at most so many seconds.
 
     Raises:
-        Timeout: another process is still inside.
+        RuntimeError: another process is still inside; the message is `refusal`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0 if seconds is None else seconds)
+    except NotImplementedError:
+        print(f"The file system of {path.parent} has no locks: start one process at a time.")
     except Timeout:
         if seconds is not None:
-            raise
+            raise RuntimeError(refusal) from None
         print(f"Another process is at work on {path.stem.strip('.')}: waiting for it.")
         lock.acquire()
     try:

@@ -319,11 +319,12 @@ class _Task:
         rates = (SCRATCH_LR, SCRATCH_LR) if scratch else (HEAD_LR, BACKBONE_LR)
         start, epochs = time.perf_counter(), self.epochs
         if strategy == TWO_STAGES and epochs > 1:
+            first_stage = max(1, epochs // 3)
             freeze(model)
             unfreeze(model, head_name(model))
-            self.train_at(rates, model, loaders, seed, max(1, epochs // 3))
+            self.train_at(rates, model, loaders, seed, first_stage)
             unfreeze(model)
-            epochs -= max(1, epochs // 3)
+            epochs -= first_stage
         self.train_at(rates, model, loaders, seed, epochs)
         seconds = time.perf_counter() - start
         results = [evaluate(model, x, progress=False) for x in _scored(loaders).values()]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from filelock import Timeout
+from filelock import FileLock
 from torch import nn
 
 import resnet_kit as rk
@@ -242,7 +242,8 @@ def test_one_process_waits_for_another_or_is_told(tmp_path, capsys):
     thread = threading.Thread(target=first)
     thread.start()
     inside.wait()
-    with pytest.raises(Timeout), only_one(tmp_path / ".photos.lock", seconds=0):
+    refused = only_one(tmp_path / ".photos.lock", seconds=0, refusal="it is taken")
+    with pytest.raises(RuntimeError, match="it is taken"), refused:
         pass
     with only_one(tmp_path / ".photos.lock"):
         order.append("second")
@@ -250,3 +251,13 @@ def test_one_process_waits_for_another_or_is_told(tmp_path, capsys):
     assert order == ["first", "second"]
     assert capsys.readouterr().out == "Another process is at work on photos: waiting for it.\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks_is_used_and_said(tmp_path, monkeypatch, capsys):
+    def acquire(self, timeout=None):
+        raise NotImplementedError("no flock here")
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with only_one(tmp_path / "new" / ".lock", seconds=0):
+        pass
+    assert "has no locks: start one process at a time" in capsys.readouterr().out

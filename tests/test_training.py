@@ -1407,3 +1407,10 @@ def test_a_full_memory_is_given_free_and_what_fits_is_said():
         run(model, 1, criterion=Full())
     assert held[0]() is None and all(p.grad is None for p in model.parameters())
     run(model, 1)  # the same kernel goes on
+
+
+def test_a_loss_that_changes_is_resumed_as_the_same_object(tmp_path):
+    criterion = Drifting(nn.CrossEntropyLoss(), persistent=True)
+    run(None, 1, criterion=criterion, checkpoint=tmp_path)
+    _, history = run(None, 2, criterion=criterion, checkpoint=tmp_path, resume=True)
+    assert len(history.rows) == 2

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..settings import in_threads
-from .images import rgb_pixels
+from .images import ROOM, rgb_pixels
 
 NEAR_BITS, NEAR_CORRELATION = 12, 0.96  # of 64 bits; of thumbnails 32 x 32
 
@@ -135,7 +135,7 @@ def _quick_print(file: Path) -> Fingerprint | None:
     import cv2
 
     try:
-        with Image.open(file) as picture:
+        with ROOM.for_picture(file), Image.open(file) as picture:
             picture.draft("RGB", (64, 64))
             pixels = rgb_pixels(picture)
     except Exception:  # decoders raise anything; whoever needs the picture says it

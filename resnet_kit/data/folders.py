@@ -348,7 +348,7 @@ def image_folders(
         how = {"resize": like.resize_for(size), "interpolation": like.interpolation}
     still = Prepare("none", size, mean, std, **how)
     moving = Prepare(augment, size, mean, std, **how)
-    _try(moving, splits["train"].files[0])
+    _try_augmentation(moving, splits["train"].files[0])
     workers = _default_workers(augment) if workers is None else workers
     train = splits["train"]
     weights = balancing_weights(train.labels) if balanced else None
@@ -383,7 +383,7 @@ def image_folders(
     )
 
 
-def _try(prepare: Prepare, file: Path) -> None:
+def _try_augmentation(prepare: Prepare, file: Path) -> None:
     """Try an augmentation on one picture, so that one that does not fit costs no time."""
     if not callable(prepare.augment) or isinstance(prepare.augment, type):
         expected = "a transform that is called with a picture: v2.Compose([...]) of several"

@@ -274,7 +274,8 @@ def is_one_picture(given) -> bool:
 def picture_tensor(item) -> Tensor:
     """Return a picture of any kind as uint8 `(3, H, W)`, grey ones as `(1, H, W)`."""
     if isinstance(item, str | Path):
-        return read_image(item)
+        with ROOM.for_picture(item):
+            return read_image(item)
     if isinstance(item, bytes):
         return decode_picture(item)
     if isinstance(item, Tensor) and item.dtype == torch.uint8 and item.shape[:-2] in ((1,), (3,)):

@@ -69,13 +69,22 @@ def find_head(model: nn.Module) -> str | None:
     for name in ("fc", "classifier", "head", "heads"):
         module = getattr(model, name, None)
         if _holds_linear(module):
-            if name in ("fc", "head") or module is not getattr(model, "came_with", (module,))[0]:
+            if _was_put_in(model, name, module):
                 return name
             last = list(dict(module.named_children()))[-1]
             name, module = f"{name}.{last}", module[-1]
         if isinstance(module, nn.Linear) or _holds_linear(module):
             return name
     return None
+
+
+def _was_put_in(model: nn.Module, name: str, layers: nn.Sequential) -> bool:
+    """Say whether someone put these layers into the model; torchvision's `fc` and `head` are one.
+
+    Its other containers are compared with the one that `pretrained` noted.
+    """
+    noted = getattr(model, "came_with", None)
+    return name in ("fc", "head") or (noted is not None and layers is not noted[0])
 
 
 def _holds_linear(module) -> bool:

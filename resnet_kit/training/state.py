@@ -17,7 +17,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..files import (
-    Timeout,
     atomic_file,
     check_sums,
     fit_weights,
@@ -243,14 +242,12 @@ def own_folder(folder: Path | None):
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"checkpoint {folder} is a file; expected a folder, or a new name")
     folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after the first epoch
-    try:
-        with only_one(folder / ".lock", seconds=PATIENCE):
-            yield
-    except Timeout as error:
-        raise RuntimeError(
-            f"another training writes into {short_path(folder)}; wait for its end, or give this "
-            "one a folder of its own"
-        ) from error
+    refusal = (
+        f"another training writes into {short_path(folder)}; wait for its end, or give this one a "
+        "folder of its own"
+    )
+    with only_one(folder / ".lock", seconds=PATIENCE, refusal=refusal):
+        yield
 
 
 def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
@@ -314,7 +311,9 @@ def _criterion_text(criterion: Callable) -> str:
     name = getattr(criterion, "__name__", type(criterion).__name__)  # a function has its own
     if not isinstance(criterion, nn.Module):
         return name
-    settings = vars(criterion) | {k: x.tolist() for k, x in criterion.state_dict().items()}
+    settings = dict(vars(criterion))
+    if type(criterion).__module__.startswith("torch.nn"):  # those of other losses may change
+        settings |= {key: tensor.tolist() for key, tensor in criterion.state_dict().items()}
     plain = (
         f"{key}={value}"
         for key, value in settings.items()
