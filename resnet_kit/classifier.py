@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
 from .data.checks import announce_left_out
-from .data.folders import Prepare
 from .data.images import is_one_picture, listed_pictures, picture_tensor, trimmed
 from .data.loaders import Loaders, check_loaders
+from .data.pictures import Prepare
 from .devices import arithmetic, cpu_count, place
 from .evaluation.evaluation import Evaluation, evaluate
 from .features import extract_features

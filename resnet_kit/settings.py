@@ -249,13 +249,17 @@ def _autocast_nesting() -> int:
     return torch.autocast_decrement_nesting()
 
 
-def progress_bar(iterable=None, *, total=None, description="", show=True):
-    """Return a tqdm bar that vanishes when it is done and works with or without ipywidgets."""
+def progress_bar(iterable=None, *, total=None, description="", show=True, delay=0):
+    """Return a tqdm bar that vanishes when it is done and works with or without ipywidgets.
+
+    With `delay` it comes after so many seconds, and not at all for what takes less.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm warns when ipywidgets is missing; text bars are fine
         from tqdm.auto import tqdm
 
         hidden = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm's own is for text only
+        hidden = hidden or not show
         return tqdm(
-            iterable, total=total, desc=description, leave=False, disable=hidden or not show
+            iterable, total=total, desc=description, leave=False, disable=hidden, delay=delay
         )

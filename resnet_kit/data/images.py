@@ -4,7 +4,7 @@ import functools
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -127,7 +127,8 @@ class Room:
     @contextmanager
     def for_picture(self, file: str | Path | BytesIO):
         """Wait until there is room for what this file holds, and keep that room inside."""
-        pixels = _pixels_of(file)
+        width, height = size_of(file)
+        pixels = width * height
         with self.changed:
             self.changed.wait_for(lambda: not self.taken or self.taken + pixels <= self.limit)
             self.taken += pixels
@@ -139,13 +140,13 @@ class Room:
                 self.changed.notify_all()
 
 
-def _pixels_of(file: str | Path | BytesIO) -> int:
-    """Return how many pixels a file says that it has; 0 for what is no picture."""
+def size_of(file: str | Path | BytesIO) -> tuple[int, int]:
+    """Return the width and height that a file says it has; (0, 0) for what is no picture."""
     try:
         with Image.open(file) as picture:
-            return picture.width * picture.height
+            return picture.size
     except Exception:  # the reader says what is wrong with it
-        return 0
+        return 0, 0
 
 
 ROOM = Room(IN_FLIGHT)
@@ -317,19 +318,27 @@ def mean_std(source: str | Path | Dataset | np.ndarray | Tensor, *, progress: bo
     >>> mean_std(np.full((2, 4, 4), 51, np.uint8))
     Stats(mean=(0.2,), std=(0.0,), pictures=2, pixels=32)
     """
-    place = "it"
     if isinstance(source, str | Path):
         place = user_path(source).absolute()
         source = picture_files(source)
+        if not source:
+            raise ValueError(f"no pictures in {place}")
     elif isinstance(source, np.ndarray | Tensor):
         source = check_uint8_pictures(torch.as_tensor(source)).permute(0, 3, 1, 2)
+    return stats_of(source, read_image, progress=progress)
+
+
+def stats_of(
+    source: Dataset | Sequence, read: Callable[[Path], Tensor], *, progress: bool = True
+) -> Stats:
+    """Return what `mean_std` does; `read` makes of a file the picture, uint8 `(3, H, W)`."""
     # Lists and tensors may be read by several threads at once, data sets need not be.
-    run = in_threads if isinstance(source, list | Tensor) else map
-    sums = run(functools.partial(_sums, source), range(len(source)))
+    run = in_threads if isinstance(source, list | tuple | Tensor) else map
+    sums = run(functools.partial(_sums, source, read), range(len(source)))
     total, unreadable = None, []
     for found in progress_bar(sums, total=len(source), description="mean and std", show=progress):
         if isinstance(found, UnreadableImageError):
-            unreadable.append(str(found))
+            unreadable.append(found)
         elif total is not None and len(found) != len(total):
             raise ValueError(
                 f"pictures of {len(total)} and of {len(found)} channels in one data set; expected "
@@ -337,15 +346,20 @@ def mean_std(source: str | Path | Dataset | np.ndarray | Tensor, *, progress: bo
             )
         else:
             total = found if total is None else total + found
-    if unreadable:
-        message = f"{len(unreadable)} of {counted(len(source), 'picture')} cannot be read:\n"
-        raise UnreadableImageError(message + "\n".join(unreadable))
+    refuse_unreadable(unreadable, len(source))
     if total is None:
-        raise ValueError(f"no pictures in {place}")
+        raise ValueError("no pictures in it")
     pixels = int(total[0, 0])
     mean = total[:, 1] / pixels
     std = (total[:, 2] / pixels - mean**2).clamp(min=0).sqrt()
     return Stats(tuple(mean.tolist()), tuple(std.tolist()), len(source), pixels)
+
+
+def refuse_unreadable(errors: Sequence[UnreadableImageError], pictures: int) -> None:
+    """Raise one error that names every unreadable file, if there is any."""
+    if errors:
+        message = f"{len(errors)} of {counted(pictures, 'picture')} cannot be read:\n"
+        raise UnreadableImageError(message + "\n".join(map(str, errors)))
 
 
 def check_uint8_pictures(array: Tensor) -> Tensor:
@@ -364,7 +378,7 @@ def check_uint8_pictures(array: Tensor) -> Tensor:
     return array if array.ndim == 4 else array[..., None]
 
 
-def _sums(source, index: int) -> Tensor | UnreadableImageError:
+def _sums(source, read: Callable[[Path], Tensor], index: int) -> Tensor | UnreadableImageError:
     """Return pixels, sum and sum of squares per channel, `(C, 3)` float64, in units of 0…1."""
     item = source[index]
     picture = item[0] if isinstance(item, tuple | list) else item
@@ -372,7 +386,7 @@ def _sums(source, index: int) -> Tensor | UnreadableImageError:
         return _sums_of(picture, index)
     try:
         with ROOM.for_picture(picture):
-            return _sums_of(read_image(picture), index)
+            return _sums_of(read(picture), index)
     except UnreadableImageError as error:
         return error
 
