@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ..files import atomic_file
-from ..settings import counted, in_threads, progress_bar, short_path
+from ..settings import counted, in_threads, progress_bar, short_path, shown_names
 from .duplicates import Fingerprint, find_pairs, groups_of
 from .folders import SPLITS, check_no_splits, is_split
 from .images import (
@@ -244,6 +244,7 @@ class FolderReport:
         from ..figures import bars
 
         counts = self.counts()
+        counts.index = shown_names(counts.index)
         splits = sorted(counts, key=lambda split: split != "train")  # train first
         return bars(
             {split: counts[split].to_dict() for split in splits}, title="usable pictures by class"
