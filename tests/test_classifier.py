@@ -497,6 +497,7 @@ def test_metadata_that_make_no_sense_are_refused(of_files, tmp_path, change):
         rk.load_classifier(path)
 
 
+@pytest.mark.usefixtures("no_heif")
 def test_predicting_a_folder_says_what_is_left_out(of_files, folder, tmp_path, capsys):
     model, loaders = of_files
     clf = rk.load_classifier(rk.save_classifier(tmp_path / "a.safetensors", model, loaders))

@@ -24,6 +24,7 @@ from .images import (
     ROOM,
     existing_folder,
     files_below,
+    heif_hint,
     is_hidden,
     is_read,
     open_picture,
@@ -74,7 +75,8 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
     if hidden:
         problem("ignored", f"{hidden[0]} is hidden", False)
     elif not is_read(path.suffix):
-        problem("ignored", f"{path.suffix or 'no suffix'} is no picture format here", False)
+        fix = heif_hint([path.suffix]) or f"{path.suffix or 'no suffix'} is no picture format here"
+        problem("ignored", fix, False)
     elif has_splits and split not in SPLITS:
         problem("ignored", f"{split or 'the root'} is no split folder", False)
     elif not label:
