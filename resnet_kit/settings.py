@@ -5,6 +5,7 @@ import functools
 import os
 import platform
 import random
+import re
 import signal
 import sys
 import threading
@@ -117,6 +118,24 @@ def listed(classes: Sequence[str], most: int = 12) -> str:
     """Return how many classes there are, and the names of the first."""
     count = f"{len(classes)} class" if len(classes) == 1 else f"{len(classes)} classes"
     return f"{count}: {', '.join(classes[:most])}{', …' if len(classes) > most else ''}"
+
+
+def shown_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes as people read them: `cat` for `0_cat`.
+
+    Figures and the tables of an `Evaluation` show these. What a program compares with a folder or
+    with `loaders.classes` keeps the name as it is: `classes` everywhere, `Classifier.predict`,
+    `label_suspects`, the tables of a `FolderReport`, files, messages.
+
+    The prefix is a number with `_`, `-` or a space before a letter. It is left out only where all
+    classes have one, and no two of them are the same without it.
+
+    >>> shown_names(["0_cat", "1_dog"])
+    ('cat', 'dog')
+    """
+    bare = tuple(re.sub(r"^\d+[ _-]+(?=[^\W\d_])", "", name) for name in classes)
+    all_had_one = all(short != name for short, name in zip(bare, classes, strict=True))
+    return bare if all_had_one and len(set(bare)) == len(bare) else tuple(classes)
 
 
 def wrong(name: str, value, expected: str) -> ValueError:

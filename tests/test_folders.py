@@ -311,6 +311,7 @@ def test_test_pictures_without_classes_are_left_out_and_said(folder, capsys):
     assert "test has pictures without classes, which cannot be scored" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_heif")
 def test_what_is_left_out_is_counted_in_one_line(folder, capsys):
     for name in ("1.heic", "2.heic", "3.gif", ".hidden.gif", "notes"):
         (folder / "train" / "a" / name).touch()

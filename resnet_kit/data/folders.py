@@ -14,7 +14,7 @@ from ..devices import cpu_count, default_device
 from ..models.weights import Weights, check_weights
 from ..settings import check_count, counted, mixed_seed, quick_mode, wrong
 from .checks import announce_mirrored_characters, announce_oddities
-from .images import existing_folder, folders_in, mean_std, picture_files
+from .images import existing_folder, folders_in, heif_hint, mean_std, picture_files
 from .loaders import (
     EpochSampler,
     Loaders,
@@ -145,9 +145,9 @@ def _scan(folder: Path, *, may_lack: bool = False) -> Split:
         if not files and not may_lack:
             others = sorted({p.suffix for p in path.rglob("*") if p.is_file()})
             seen = f" (only {', '.join(others)} files)" if others else ""
+            fix = heif_hint(others) or "add some or remove it"
             raise ValueError(
-                f"class {path.name} in {folder.absolute()} has no pictures{seen}; add some or "
-                "remove it"
+                f"class {path.name} in {folder.absolute()} has no pictures{seen}; {fix}"
             )
         pictures += [(file, label) for file in files]
     if not pictures:

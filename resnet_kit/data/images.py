@@ -27,7 +27,10 @@ SUFFIXES = frozenset(
         *(".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
     )
 )
-PERHAPS = frozenset((".avif", ".heic", ".heif"))  # read where Pillow, or a plugin for it, can
+PERHAPS = frozenset((".avif",))  # read where Pillow can
+HEIF = frozenset((".heic", ".heif"))  # read where the package pillow-heif is installed
+HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1"))  # bytes 8 to 11
+HEIF_FIX = "HEIC pictures, as phones take them, need one package more: pip install pillow-heif"
 # What operating systems and programs leave behind.
 SYSTEM = frozenset(
     (
@@ -53,7 +56,26 @@ def is_hidden(name: str) -> bool:
 def is_read(suffix: str) -> bool:
     """True for the suffix, in any case, of a kind of picture that can be read here."""
     suffix = suffix.lower()
+    if suffix in HEIF:
+        return read_heif()
     return suffix in SUFFIXES or (suffix in PERHAPS and suffix in Image.registered_extensions())
+
+
+def read_heif() -> bool:
+    """Have Pillow read HEIC pictures from now on; False where pillow-heif is not installed."""
+    if ".heic" in Image.registered_extensions():
+        return True
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def heif_hint(suffixes: Iterable[str]) -> str:
+    """Return `HEIF_FIX` where one of the suffixes, in any case, needs it; else ""."""
+    return HEIF_FIX if any(x.lower() in HEIF and not is_read(x) for x in suffixes) else ""
 
 
 def is_picture(path: Path) -> bool:
@@ -104,7 +126,8 @@ def read_image(path: str | Path) -> Tensor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnreadableImageError: the file is damaged, incomplete, too large or no picture.
+        UnreadableImageError: the file is damaged, incomplete, too large or no picture, or it is
+            HEIC and pillow-heif is not installed.
     """
     path = user_path(path)
     data = path.read_bytes()
@@ -113,6 +136,8 @@ def read_image(path: str | Path) -> Tensor:
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         hint = "expected a complete picture file; replace it or take it out of the folder"
+        if reason == HEIF_FIX:
+            hint = "or save it as JPEG"
         if isinstance(error, Image.DecompressionBombError):
             hint = "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         raise UnreadableImageError(f"cannot read {path}: {reason}; {hint}") from error
@@ -165,9 +190,12 @@ def open_picture(data: bytes) -> Image.Image:
     """Return the picture that a file's bytes are, not decoded yet."""
     if not data:
         raise ValueError("the file is empty")
+    lacks_heif = data[8:12] in HEIF_BRANDS and not read_heif()  # whatever the file is called
     try:
         picture = Image.open(BytesIO(data))
     except UnidentifiedImageError:  # its message names the bytes' place in memory
+        if lacks_heif:
+            raise ValueError(HEIF_FIX) from None
         raise ValueError("it is no picture, or its beginning is damaged") from None
     if picture.info.get("compression") in ("group3", "group4", "tiff_ccitt"):
         _load_fax(picture)
