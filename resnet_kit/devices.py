@@ -15,10 +15,13 @@ from torch.optim import Optimizer
 def default_device() -> torch.device:
     """Return the device that models go to: CUDA, else Apple's MPS, else the CPU.
 
-    RESNET_KIT_DEVICE (for example `cpu` or `cuda:1`) overrides the choice.
+    Of several processes that torchrun or Accelerate started on a machine, each has a GPU of its
+    own. RESNET_KIT_DEVICE (for example `cpu` or `cuda:1`) overrides the choice.
     """
     if name := os.environ.get("RESNET_KIT_DEVICE"):
         return torch.device(name)
+    if torch.cuda.is_available() and (rank := os.environ.get("LOCAL_RANK")):
+        return torch.device("cuda", int(rank) % torch.cuda.device_count())
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -354,14 +354,10 @@ def image_folders(
     weights = balancing_weights(train.labels) if balanced else None
 
     def loader(split: str, transform: Prepare, sampler: Sampler | None = None) -> DataLoader:
-        dataset = PictureFiles(splits[split], transform, seed)
-        one_is_left = len(dataset) > batch_size and len(dataset) % batch_size == 1
         return PictureLoader(
-            dataset,
+            PictureFiles(splits[split], transform, seed),
             batch_size=batch_size,
             sampler=sampler,
-            # BatchNorm cannot train on one picture: it is left out, another one in each epoch.
-            drop_last=sampler is not None and one_is_left,
             num_workers=workers,
             pin_memory=default_device().type == "cuda",
             # Forked workers start in milliseconds; elsewhere each has to import torch first.
@@ -371,7 +367,7 @@ def image_folders(
         )
 
     return Loaders(
-        train=loader("train", moving, EpochSampler(len(train.files), seed, weights)),
+        train=loader("train", moving, EpochSampler(len(train.files), seed, weights, batch_size)),
         val=loader("val", still),
         test=loader("test", still) if "test" in splits else None,
         classes=train.classes,
