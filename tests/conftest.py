@@ -118,6 +118,8 @@ class Together:
 def call_in_world(environment: dict[str, str], sender, function, arguments) -> None:
     take_environment(environment)
     torch.set_num_threads(1)
+    usual = multiprocessing.get_all_start_methods()[0]
+    multiprocessing.set_start_method(usual, force=True)  # of the workers
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         answer = function(*arguments)
