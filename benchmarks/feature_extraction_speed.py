@@ -3,7 +3,7 @@
     python benchmarks/feature_extraction_speed.py PHOTOS [--rounds 1] [--epochs 10]
 
 PHOTOS is the folder with train/ and eval/ of the cat/dog/ants/bees photos. The tutorial's loop is
-that of fine_tuning_speed.py with `requires_grad=False` on the backbone: it runs the net over every
+that of side_by_side.py with `requires_grad=False` on the backbone: it runs the net over every
 picture in every epoch, over those of train/ and then, to score, over those of eval/. As it
 was published it scored its training folder; what that takes is a row of its own. Ours computes
 the features once and trains the head on them; the time includes both. A bare forward pass runs the
@@ -15,12 +15,10 @@ of both. Writes results/feature_extraction_speed.json.
 
 import argparse
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from fine_tuning_speed import RESULTS, row, tutorial_loaders, tutorial_phase
+from side_by_side import RESULTS, in_a_fresh_process, row, torch_loaders, tutorial_phase
 from torch import nn
 
 import resnet_kit as rk
@@ -55,8 +53,8 @@ def tutorial(folder: Path, size: int, epochs: int) -> tuple[list[float], float]:
     for parameter in model.fc.parameters():
         parameter.requires_grad = True
     optimizer = torch.optim.Adam(model.fc.parameters(), lr=1e-4)
-    train, val = tutorial_loaders(folder, starting_weights(), size)
-    _, published = tutorial_loaders(folder, starting_weights(), size, scored="train")
+    train, val = torch_loaders(folder, starting_weights(), size)
+    _, published = torch_loaders(folder, starting_weights(), size, scored="train")
     training, scoring, scoring_train = 0.0, 0.0, 0.0
     for _ in range(epochs):
         training += seconds_of(model, optimizer, train, True)
@@ -119,9 +117,7 @@ def main() -> None:
     seconds, accuracies = {loop: [], published: [], once: [], bare: []}, {loop: [], once: []}
     for number in range(given.rounds):
         for run, names in runs.items():
-            with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                job = process.submit(run, given.photos, given.size, given.epochs)
-                took, accuracy = job.result()
+            took, accuracy = in_a_fresh_process(run, given.photos, given.size, given.epochs)
             for name, value in zip(names, took, strict=True):
                 seconds[name].append(value)
                 print(f"round {number + 1}, {name}: {value:.1f} s, accuracy {accuracy}", flush=True)

@@ -50,6 +50,7 @@ VARIANTS = {
     "fine-tuning, head first": replace(BASE, head_epochs=3),
     "fine-tuning, TrivialAugment": replace(BASE, trivial=True),
     "fine-tuning, larger": replace(BASE, size=192),
+    "fine-tuning, largest": replace(BASE, size=224),
     "fine-tuning, longer": replace(BASE, epochs=16),
 }
 # The best on val of the variants that were measured.

@@ -13,6 +13,7 @@ import importlib
 
 from .classifier import load_classifier, save_classifier
 from .data.arrays import array_loaders
+from .data.augmentations import show_augmentations
 from .data.folders import image_folders
 from .data.images import mean_std, read_image
 from .data.inspection import inspect_folder
@@ -26,8 +27,9 @@ from .models.resnets import cifar_resnet
 from .models.transfer import freeze, head_of, param_groups, pretrained, train_mode, unfreeze
 from .models.weights import weights
 from .results import accuracy_row, read_results, write_results
-from .settings import choose, data_root, quick_mode, seed_everything
+from .settings import choose, data_root, quick_mode, seed_everything, shown_names
 from .strategies import compare_strategies
+from .suspects import label_suspects
 from .training.loop import train_and_eval
 from .training.lr_finder import find_lr
 
@@ -48,11 +50,11 @@ __all__ = [
     "accuracy_row", "array_loaders", "cat_dog_ants_bees", "choose", "cifar_resnet",
     "compare_strategies", "data_root", "default_device", "doctor", "evaluate", "extract_features",
     "find_lr", "freeze", "grad_cam", "head_of", "image_folders", "inspect_folder", "knn_probe",
-    "line_plot", "load_classifier", "load_weights", "logistic_probe", "mcnemar", "mean_std",
-    "named_dataset", "param_groups", "picture_grid", "pretrained", "quick_mode", "read_image",
-    "read_results", "save_classifier", "save_weights", "score_plot", "seed_everything", "svm_probe",
-    "train_and_eval", "train_mode", "training_curves", "unfreeze", "use_style", "weights",
-    "write_results",
+    "label_suspects", "line_plot", "load_classifier", "load_weights", "logistic_probe", "mcnemar",
+    "mean_std", "named_dataset", "param_groups", "picture_grid", "pretrained", "quick_mode",
+    "read_image", "read_results", "save_classifier", "save_weights", "score_plot",
+    "seed_everything", "show_augmentations", "shown_names", "svm_probe", "train_and_eval",
+    "train_mode", "training_curves", "unfreeze", "use_style", "weights", "write_results",
 ]  # fmt: skip
 
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 
 from .data.checks import announce_left_out
-from .data.folders import Prepare
 from .data.images import is_one_picture, listed_pictures, picture_tensor, trimmed
 from .data.loaders import Loaders, check_loaders
+from .data.pictures import Prepare
 from .devices import arithmetic, cpu_count, place
 from .evaluation.evaluation import Evaluation, evaluate
 from .features import extract_features
@@ -35,6 +35,7 @@ from .settings import (
     listed,
     own_random_numbers,
     progress_bar,
+    shown_names,
     user_path,
     wrong,
 )
@@ -59,7 +60,8 @@ class Classifier:
 
         `pictures` is a file (its path, its bytes, or open to be read), a folder (all pictures below
         it), a PIL picture, a uint8 array `(H, W)`, `(H, W, C)`, `(N, H, W)` or `(N, H, W, C)`, a
-        uint8 tensor `(C, H, W)` as of `read_image`, or several of these.
+        uint8 tensor `(C, H, W)` as of `read_image`, or several of these. Classes are named as in
+        `classes`, so that a program can compare them with its folders.
         `top_k` adds the next classes as `class 2`, `confidence 2`, …. Of a calibrated classifier
         `unlike` says that a picture is unlike the training pictures. What cannot be read among
         several gets a row with its `problem` and no prediction.
@@ -137,7 +139,8 @@ class Classifier:
                 f"none of the first {len(table)} pictures can be read: {table['problem'][0]}"
             )
         shown = [picture_tensor(items[index]) for index in good.index]
-        titles = [f"{row.predicted} {row.confidence:.0%}" for row in good.itertuples()]
+        names = dict(zip(self.classes, shown_names(self.classes), strict=True))
+        titles = [f"{names[row.predicted]} {row.confidence:.0%}" for row in good.itertuples()]
         unlike = good["unlike"].astype(bool).tolist() if "unlike" in good else None
         squares = [V.center_crop(V.resize(trimmed(x), [160], antialias=True), 160) for x in shown]
         return picture_grid(squares, titles, wrong=unlike)

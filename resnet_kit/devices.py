@@ -2,14 +2,22 @@
 
 import os
 import platform
+import re
 import warnings
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+# Where Linux says how much memory a container may use, and uses: its second and its first way.
+CONTAINERS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 def default_device() -> torch.device:
@@ -193,7 +201,31 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def free_memory(device: torch.device) -> int:
+    """Return the free bytes of a CUDA device; else of this machine, or of a container's share.
+
+    Processes that were started together share them.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    for folder, limit, used in CONTAINERS:
+        try:
+            most, taken = (int((folder / name).read_text()) for name in (limit, used))
+            cached = re.search(r"inactive_file (\d+)", (folder / "memory.stat").read_text())
+        except (OSError, ValueError):  # no such limit
+            continue
+        free = min(free, most - taken + (int(cached[1]) if cached else 0))
+    return max(free, 0) // processes_here()
+
+
 def cpu_count() -> int:
-    """Return how many cores this process may use."""
+    """Return how many cores this process may use; those started together share them."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // processes_here())
+
+
+def processes_here() -> int:
+    """Return how many processes torchrun or Accelerate started together on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,7 +1,8 @@
 """Features: what the head of a model sees, computed once; and probes that learn from them."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,13 +30,15 @@ from .world import World, this_world
 class Features:
     """Loaders of (features `(B, D)` float32, labels `(B,)` int64), for `train_and_eval` and probes.
 
-    With several views of each training picture, each epoch takes the next one.
+    With several views of each training picture, each epoch takes the next one. `files` is that of
+    the `Loaders`.
     """
 
     train: DataLoader
     val: DataLoader
     test: DataLoader | None
     classes: tuple[str, ...]
+    files: dict[str, tuple[Path, ...]] | None = None
 
     def __repr__(self) -> str:
         views, _, width = self.train.dataset.features.shape
@@ -106,7 +109,8 @@ def extract_features(
                 features, labels = map(torch.stack, zip(*found, strict=True))
                 parts[split] = features.to(device), labels
         interrupts.check()
-    return features_of(parts, loaders.classes, batch_size=batch_size, seed=seed)
+    features = features_of(parts, loaders.classes, batch_size=batch_size, seed=seed)
+    return replace(features, files=loaders.files)
 
 
 def features_of(
@@ -186,8 +190,8 @@ def _probe(features: Features, split: str, scale, classifier, grid: dict):
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
 
-    _rows(features, split)  # that there is such a split, before the search takes its time
-    views, labels = _rows(features, "train")
+    rows_of(features, split)  # that there is such a split, before the search takes its time
+    views, labels = rows_of(features, "train")
     estimator = make_pipeline(scale, classifier)
     fewest = int(np.bincount(labels[0], minlength=len(features.classes)).min())
     with warnings.catch_warnings():
@@ -203,7 +207,7 @@ def _probe(features: Features, split: str, scale, classifier, grid: dict):
 
 def score_probe(estimator, features: Features, split: str) -> Evaluation:
     """Score a fitted scikit-learn estimator on a split's features."""
-    rows, labels = (array[0] for array in _rows(features, split))
+    rows, labels = (array[0] for array in rows_of(features, split))
     if hasattr(estimator, "predict_proba"):
         found = estimator.predict_proba(rows)
     else:
@@ -218,7 +222,7 @@ def score_probe(estimator, features: Features, split: str) -> Evaluation:
     return Evaluation(loss, labels, probabilities.astype(np.float32), features.classes)
 
 
-def _rows(features: Features, split: str) -> tuple[np.ndarray, np.ndarray]:
+def rows_of(features: Features, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the features `(views, N, D)` and labels `(views, N)` of a split."""
     dataset = split_of(features, split).dataset
     return dataset.features.cpu().numpy(), dataset.labels.cpu().numpy()

@@ -294,6 +294,34 @@ def picture_grid(
     return figure
 
 
+@styled
+def picture_table(
+    rows: Mapping[str, Sequence[tuple[str, object]]], *, inches: float = 1.1
+) -> Figure:
+    """Draw `{what a row shows: [(title, picture), …]}`, the words left of their pictures.
+
+    Pictures are as in `picture_grid`, in 0…1 or uint8, each `inches` wide; titles may be empty.
+    """
+    columns, words = max(map(len, rows.values())), 1.55
+    heights = [inches + 0.2 * any(title for title, _ in row) for row in rows.values()]
+    figure = new_figure(words + inches * columns, sum(heights), Pictures)
+    grid = figure.subplots(
+        len(rows),
+        columns + 1,
+        squeeze=False,
+        width_ratios=[words, *[inches] * columns],
+        height_ratios=heights,
+    )
+    for (name, row), (label, *places) in zip(rows.items(), grid, strict=True):
+        label.text(0, 0.5, name, va="center", fontsize=9, transform=label.transAxes)
+        for axes, (title, picture) in zip(places, row, strict=False):
+            axes.imshow(_displayable(picture, None, None), cmap="gray", vmin=0, vmax=1)
+            axes.set_title(title, fontsize=8, loc="center")
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    return figure
+
+
 def _displayable(picture, mean, std) -> np.ndarray:
     """Return a picture as `(H, W)` or `(H, W, 3)` float in 0…1."""
     array = np.asarray(picture.detach().cpu() if hasattr(picture, "detach") else picture)

@@ -5,6 +5,7 @@ import functools
 import os
 import platform
 import random
+import re
 import signal
 import sys
 import threading
@@ -117,6 +118,24 @@ def listed(classes: Sequence[str], most: int = 12) -> str:
     """Return how many classes there are, and the names of the first."""
     count = f"{len(classes)} class" if len(classes) == 1 else f"{len(classes)} classes"
     return f"{count}: {', '.join(classes[:most])}{', …' if len(classes) > most else ''}"
+
+
+def shown_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes as people read them: `cat` for `0_cat`.
+
+    Figures and the tables of an `Evaluation` show these. What a program compares with a folder or
+    with `loaders.classes` keeps the name as it is: `classes` everywhere, `Classifier.predict`,
+    `label_suspects`, the tables of a `FolderReport`, files, messages.
+
+    The prefix is a number with `_`, `-` or a space before a letter. It is left out only where all
+    classes have one, and no two of them are the same without it.
+
+    >>> shown_names(["0_cat", "1_dog"])
+    ('cat', 'dog')
+    """
+    bare = tuple(re.sub(r"^\d+[ _-]+(?=[^\W\d_])", "", name) for name in classes)
+    all_had_one = all(short != name for short, name in zip(bare, classes, strict=True))
+    return bare if all_had_one and len(set(bare)) == len(bare) else tuple(classes)
 
 
 def wrong(name: str, value, expected: str) -> ValueError:
@@ -249,13 +268,17 @@ def _autocast_nesting() -> int:
     return torch.autocast_decrement_nesting()
 
 
-def progress_bar(iterable=None, *, total=None, description="", show=True):
-    """Return a tqdm bar that vanishes when it is done and works with or without ipywidgets."""
+def progress_bar(iterable=None, *, total=None, description="", show=True, delay=0):
+    """Return a tqdm bar that vanishes when it is done and works with or without ipywidgets.
+
+    With `delay` it comes after so many seconds, and not at all for what takes less.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm warns when ipywidgets is missing; text bars are fine
         from tqdm.auto import tqdm
 
         hidden = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm's own is for text only
+        hidden = hidden or not show
         return tqdm(
-            iterable, total=total, desc=description, leave=False, disable=hidden or not show
+            iterable, total=total, desc=description, leave=False, disable=hidden, delay=delay
         )

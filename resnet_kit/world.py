@@ -177,6 +177,6 @@ def _join(size: int) -> World:
     if state.num_processes != size:
         raise RuntimeError(
             f"WORLD_SIZE is {size}, but Accelerate finds {state.num_processes}: start the program "
-            "with torchrun or accelerate launch, or set RANK, LOCAL_RANK and MASTER_ADDR too"
+            "with torchrun or accelerate launch, on a Mac with RESNET_KIT_DEVICE=cpu"
         )
     return Processes(state.process_index, size)

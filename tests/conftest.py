@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -154,6 +155,16 @@ def on_cpu(monkeypatch) -> None:
     and results that the test itself computes on the CPU.
     """
     monkeypatch.setenv("RESNET_KIT_DEVICE", "cpu")
+
+
+@pytest.fixture
+def no_heif(monkeypatch) -> None:
+    """No pillow-heif, wherever it is installed, and nothing of it in Pillow."""
+    Image.init()  # now, because what it registers later is lost when the test ends
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for suffix in (".heic", ".heif"):
+        monkeypatch.delitem(Image.EXTENSION, suffix, raising=False)
+    monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
 
 
 @pytest.fixture

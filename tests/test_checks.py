@@ -137,7 +137,8 @@ def test_folders_of_systems_are_no_classes(folder, name):
     assert rk.image_folders(folder, size=16).classes == ("a", "b")
 
 
-def test_avif_is_read_where_pillow_can_and_heic_is_announced(folder, capsys, monkeypatch):
+@pytest.mark.usefixtures("no_heif")
+def test_avif_is_read_where_pillow_can_and_heic_is_announced(folder, capsys):
     Image.new("RGB", (20, 20)).save(folder / "train" / "a" / "x.jp2")
     (folder / "train" / "a" / "y.HEIC").touch()
     count = 12
@@ -146,9 +147,8 @@ def test_avif_is_read_where_pillow_can_and_heic_is_announced(folder, capsys, mon
         count = 13
     assert len(rk.image_folders(folder, size=16).train.dataset) == count
     said = capsys.readouterr().out
-    assert "read here: 1 .heic. The package pillow-heif reads .heic" in said
-    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")  # as that package does
-    assert len(rk.image_folders(folder, size=16, mean=[0] * 3, std=[1] * 3).train.dataset) > count
+    assert "read here: 1 .heic. HEIC pictures, as phones take them, need one package more" in said
+    assert "pip install pillow-heif." in said
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_many_classes_are_listed_in_part(tmp_path):
         for picture in range(2):
             write_picture(tmp_path / f"class{number:02d}" / f"{picture}.png", 2 * number + picture)
     loaders = rk.image_folders(tmp_path, size=16)
-    assert repr(loaders).endswith("class10, class11, …)") and "40 classes: class00" in repr(loaders)
+    assert "class10, class11, …;" in repr(loaders) and "40 classes: class00" in repr(loaders)
 
 
 def test_a_worker_of_a_killed_process_ends(folder, monkeypatch):

@@ -129,6 +129,21 @@ def test_predictions_are_shown_beside_their_pictures(of_files, folder, tmp_path)
         clf.plot([folder / "eval" / "a" / "0.png"])
 
 
+def test_names_have_no_sorting_prefix_in_figures_and_are_the_folders_in_tables(folder, tmp_path):
+    for split in ("train", "eval"):
+        (folder / split / "a").rename(folder / split / "0_cat")
+        (folder / split / "b").rename(folder / split / "1_dog")
+    source = rk.weights("resnet18", "tiny")
+    loaders = rk.image_folders(folder, like=source, size=16, workers=0)
+    model = rk.pretrained(source, num_classes=2)
+    clf = rk.load_classifier(rk.save_classifier(tmp_path / "x.safetensors", model, loaders))
+    table = clf.predict(folder / "eval", top_k=2)
+    assert clf.classes == ("0_cat", "1_dog") and {*table["predicted"]} <= {*clf.classes}
+    titles = [axes.get_title() for axes in clf.plot(folder / "eval").axes]
+    rows = table.itertuples()
+    assert titles == [f"{row.predicted[2:]} {row.confidence:.0%}" for row in rows]
+
+
 def test_calibration_lowers_the_loss_and_unlike_pictures_are_marked(of_arrays, tmp_path):
     model, data = of_arrays
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -482,6 +497,7 @@ def test_metadata_that_make_no_sense_are_refused(of_files, tmp_path, change):
         rk.load_classifier(path)
 
 
+@pytest.mark.usefixtures("no_heif")
 def test_predicting_a_folder_says_what_is_left_out(of_files, folder, tmp_path, capsys):
     model, loaders = of_files
     clf = rk.load_classifier(rk.save_classifier(tmp_path / "a.safetensors", model, loaders))

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 import resnet_kit as rk
-from conftest import small_net, tensor_loader
+from conftest import small_net, tensor_loader, write_picture
 from resnet_kit import devices, figures
 from resnet_kit.evaluation import Evaluation, wilson_interval
 from resnet_kit.models.resnets import cifar_resnet
@@ -55,6 +56,20 @@ def test_mistakes_are_sorted_by_confidence_and_name_their_files():
     assert table["file"].tolist() == [Path("3.png"), Path("1.png")]
     assert table[["actual", "predicted"]].values.tolist() == [["b", "a"], ["a", "b"]]
     assert len(EXAMPLE.mistakes(1)) == 1
+
+
+def test_tables_and_figures_show_classes_without_sorting_prefixes(tmp_path):
+    files = tuple(write_picture(tmp_path / f"{index}.png", index) for index in range(5))
+    classes = ("0_cat", "1_dog", "2_ants")
+    result = replace(EXAMPLE, classes=classes, files=files)
+    assert result.classes == classes and result.names == ("cat", "dog", "ants")
+    assert result.per_class().index.tolist() == ["cat", "dog", "ants"]
+    assert result.mistakes()[["actual", "predicted"]].values.tolist()[0] == ["dog", "cat"]
+    assert set(result.confused_pairs()["actual"]) == {"cat", "dog"}
+    confusion = result.plot_confusion().axes[0]
+    for labels in (confusion.get_xticklabels(), confusion.get_yticklabels()):
+        assert [label.get_text() for label in labels] == ["cat", "dog", "ants"]
+    assert result.plot_mistakes().axes[0].get_title() == "cat 95%\nis dog"
 
 
 def test_pairs_are_counted_the_most_frequent_first():

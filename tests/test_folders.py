@@ -18,9 +18,9 @@ from conftest import small_net, write_picture
 from resnet_kit.data import UnreadableImageError
 from resnet_kit.data import folders as module
 from resnet_kit.data.datasets import COUNTS
-from resnet_kit.data.folders import PictureLoader
 from resnet_kit.data.images import picture_files, trimmed
 from resnet_kit.data.loaders import EpochSampler, prepare_worker
+from resnet_kit.data.pictures import PictureLoader, Prepare
 
 
 def batches(loader):
@@ -35,6 +35,7 @@ def test_two_splits_become_loaders(folder):
     assert images.shape == (4, 3, 16, 16) and images.dtype == torch.float32
     assert labels.tolist() == [0, 0, 0, 1] and labels.dtype == torch.int64
     assert [path.parent.name for path in loaders.files["val"]] == ["a", "a", "a", "b", "b"]
+    loaders = rk.image_folders(folder, size=16, keep=False)
     assert repr(loaders) == "Loaders(train 11, val 5 pictures of 16 px; 2 classes: a, b)"
 
 
@@ -50,7 +51,7 @@ def test_validation_folder_has_several_names_and_test_is_found(folder, name):
 def test_validation_is_neither_the_training_folder_nor_augmented(folder):
     loaders = rk.image_folders(folder, size=16)
     assert not set(loaders.files["train"]) & set(loaders.files["val"])
-    prepare = module.Prepare("none", 16, loaders.mean, loaders.std)
+    prepare = Prepare("none", 16, loaders.mean, loaders.std)
     plain = torch.stack([prepare(rk.read_image(path)) for path in loaders.files["val"]])
     assert torch.equal(batches(loaders.val), plain)
     assert torch.equal(batches(loaders.plain("train")), batches(loaders.plain("train")))
@@ -174,7 +175,7 @@ def test_workers_leave_dropped_loaders_of_the_main_process_alone(folder, capfd, 
 
 def test_workers_follow_mode_device_and_platform(folder, monkeypatch):
     def workers(augment="standard") -> int:
-        options = {"size": 16, "mean": [0] * 3, "std": [1] * 3}
+        options = {"size": 16, "mean": [0] * 3, "std": [1] * 3, "keep": False}
         return rk.image_folders(folder, augment=augment, **options).train.num_workers
 
     monkeypatch.setattr(module, "cpu_count", lambda: 6)
@@ -310,6 +311,7 @@ def test_test_pictures_without_classes_are_left_out_and_said(folder, capsys):
     assert "test has pictures without classes, which cannot be scored" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_heif")
 def test_what_is_left_out_is_counted_in_one_line(folder, capsys):
     for name in ("1.heic", "2.heic", "3.gif", ".hidden.gif", "notes"):
         (folder / "train" / "a" / name).touch()
@@ -453,7 +455,7 @@ def test_balanced_arrays_are_drawn_equally_often_and_reproducibly():
 
 @pytest.mark.parametrize("lasting", [False, True])
 def test_workers_end_when_one_meets_an_error_and_start_again(folder, lasting):
-    dataset = rk.image_folders(folder, size=16, workers=0).train.dataset
+    dataset = rk.image_folders(folder, size=16, keep=False).train.dataset
     loader = PictureLoader(
         dataset, batch_size=4, num_workers=2, persistent_workers=lasting,
         worker_init_fn=prepare_worker,

@@ -187,6 +187,9 @@ def test_a_folder_of_classes_needs_no_splits(drawn):
     report = inspect(drawn / "train")
     assert report.problems().empty and report.counts().sum().tolist() == [24]
     assert len(report.plot().axes) == 1
+    assert report.counts().index.tolist() == ["0_cat", "1_dog"], "the names of the folders"
+    names = [label.get_text() for label in report.plot().axes[0].get_yticklabels()]
+    assert names == ["cat", "dog"]
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere; expected a folder of pic"):
         inspect(drawn / "nowhere")
 

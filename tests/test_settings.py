@@ -234,3 +234,20 @@ def test_an_autocast_that_was_cut_short_is_switched_off():
         torch.autocast_decrement_nesting()  # where a second press may cut `__exit__` short
         assert torch.is_autocast_enabled("cpu")
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown"),
+    [
+        (("0_cat", "1_dog"), ("cat", "dog")),
+        (("01-cat", "10 dog", "2 - Ähre"), ("cat", "dog", "Ähre")),
+        (("0_cat", "dog"), ("0_cat", "dog")),  # not all have one
+        (("0_cat", "1_cat"), ("0_cat", "1_cat")),  # no longer told apart
+        (("1_2", "2_4", "3_ 8"), ("1_2", "2_4", "3_ 8")),  # no letter follows
+        (("0", "1"), ("0", "1")),
+        (("n01440764", "n01443537"), ("n01440764", "n01443537")),
+        ((), ()),
+    ],
+)
+def test_sorting_prefixes_are_left_out_where_the_names_stay_clear(classes, shown):
+    assert rk.shown_names(classes) == shown

@@ -194,6 +194,7 @@ def test_the_order_of_strategies_and_the_callers_numbers_make_no_difference(colo
     assert losses[0] == losses[1]
 
 
+@pytest.mark.usefixtures("no_heif")
 def test_what_is_odd_about_a_folder_is_said_once_in_a_comparison(colors, tiny, capsys):
     (colors / "train" / "red" / "1.heic").touch()
     rk.compare_strategies(

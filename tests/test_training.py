@@ -641,7 +641,7 @@ def test_interrupt_that_python_drops_in_a_destructor_is_heard(place, ctrl_c):
 
 
 def test_corrupt_picture_in_an_epoch_loses_nothing(folder, capsys):
-    loaders = rk.image_folders(folder, size=16, batch_size=4, workers=0)
+    loaders = rk.image_folders(folder, size=16, batch_size=4, keep=False)
     model = small_net(2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..settings import counted, short_path
 from .duplicates import copied_from, in_several_classes, near_copied_from
-from .images import files_below, folders_in, is_hidden, is_picture
+from .images import files_below, folders_in, heif_hint, is_hidden, is_picture
 
 MOST = 5_000  # pictures among which near copies are looked for; it takes about a second per 1,000
 
@@ -56,9 +56,8 @@ def announce_left_out(folders: Iterable[Path]) -> None:
     line = (
         f"Left out, because they are no pictures of a kind that is read here: {', '.join(counts)}."
     )
-    if {".heic", ".heif"} & set(kinds):
-        line += " The package pillow-heif reads .heic: call its register_heif_opener() first."
-    print(line)
+    hint = heif_hint(kinds)
+    print(f"{line} {hint}." if hint else line)
 
 
 def _is_hidden_below(folder: Path, path: Path) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -118,17 +118,24 @@ def in_several_classes(pictures: Sequence[tuple[Path, int]]) -> int:
 def near_copied_from(train: Sequence[Path], others: Sequence[Path]) -> int:
     """Return how many of the others are nearly the same as a training picture, not quite.
 
-    JPEG files are decoded at an eighth of their size. What cannot be read is left out.
+    What cannot be read is left out.
     """
-    files = [*train, *others]
+    pairs = _quick_pairs([*train, *others])
+    torn = {x.other for x in pairs if x.one < len(train) <= x.other and x.kind != "exact"}
+    return len(torn)
+
+
+def groups_of_files(files: Sequence[Path]) -> list[int]:
+    """Return for each file the place of the first one that is the same picture, or its own."""
+    return groups_of(len(files), _quick_pairs(files))
+
+
+def _quick_pairs(files: Sequence[Path]) -> list[Pair]:
+    """Return all pairs of files; JPEG files are decoded at an eighth of their size."""
     found = dict(enumerate(in_threads(_quick_print, files)))
     places = [place for place, fingerprint in found.items() if fingerprint is not None]
-    torn = set()
-    for pair in find_pairs([found[place] for place in places]):
-        one, other = places[pair.one], places[pair.other]
-        if one < len(train) <= other and pair.kind != "exact":
-            torn.add(other)
-    return len(torn)
+    pairs = find_pairs([found[place] for place in places])
+    return [replace(pair, one=places[pair.one], other=places[pair.other]) for pair in pairs]
 
 
 def _quick_print(file: Path) -> Fingerprint | None:

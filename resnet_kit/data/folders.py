@@ -1,20 +1,20 @@
 """Folders of pictures: found, split into train, val and test, prepared, and loaded."""
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from torchvision.transforms import v2
 
 from ..devices import cpu_count, default_device
 from ..models.weights import Weights, check_weights
-from ..settings import check_count, counted, mixed_seed, own_random_numbers, quick_mode, wrong
+from ..settings import check_count, counted, mixed_seed, quick_mode, wrong
 from .checks import announce_mirrored_characters, announce_oddities
-from .images import existing_folder, folders_in, mean_std, picture_files, read_image, trimmed
+from .images import existing_folder, folders_in, heif_hint, mean_std, picture_files
 from .loaders import (
     EpochSampler,
     Loaders,
@@ -22,6 +22,18 @@ from .loaders import (
     check_options,
     prepare_worker,
     workers_fork,
+)
+from .pictures import (
+    DETAIL,
+    Decoded,
+    Middle,
+    PictureFiles,
+    PictureLoader,
+    Prepare,
+    Samples,
+    Smaller,
+    place_of_decoded,
+    try_augmentation,
 )
 
 VAL_NAMES = ("val", "eval", "valid", "validation")
@@ -133,9 +145,9 @@ def _scan(folder: Path, *, may_lack: bool = False) -> Split:
         if not files and not may_lack:
             others = sorted({p.suffix for p in path.rglob("*") if p.is_file()})
             seen = f" (only {', '.join(others)} files)" if others else ""
+            fix = heif_hint(others) or "add some or remove it"
             raise ValueError(
-                f"class {path.name} in {folder.absolute()} has no pictures{seen}; add some or "
-                "remove it"
+                f"class {path.name} in {folder.absolute()} has no pictures{seen}; {fix}"
             )
         pictures += [(file, label) for file in files]
     if not pictures:
@@ -202,90 +214,6 @@ def _chosen(
     return {file for file, key in keys.items() if key in chosen}
 
 
-class PictureFiles(Dataset):
-    """Picture files and labels; item `index` or `(epoch, index)` is (transformed picture, label).
-
-    All that is random about a picture depends on (seed, epoch, index) alone; where a picture is
-    drawn several times in an epoch the key has the number of the draw too.
-    """
-
-    def __init__(self, split: Split, transform: "Prepare", seed: int = 0):
-        self.files, self.labels, self.classes = split.files, split.labels, split.classes
-        self.transform, self.seed = transform, seed
-        self.mean, self.std = transform.mean, transform.std
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, key: int | tuple[int, ...]) -> tuple[Tensor, int]:
-        epoch, index, *draw = key if isinstance(key, tuple) else (0, key)
-        picture = read_image(self.files[index])
-        with own_random_numbers(mixed_seed(self.seed, epoch, index, *draw)):
-            return self.transform(picture), self.labels[index]
-
-
-class PictureLoader(DataLoader):
-    """A DataLoader that ends its workers at once when one meets an error."""
-
-    def __iter__(self) -> Iterator:
-        batches = super().__iter__()
-        try:
-            yield from batches
-        except Exception:
-            # The error keeps the iterator; collected later, it would wait 5 seconds for each.
-            if self.num_workers:
-                batches._shutdown_workers()  # torch has no public way
-                self._iterator = None  # of persistent workers
-            raise
-
-
-class Prepare:
-    """Turn a uint8 picture `(3, H, W)` into a normalised float32 one `(3, size, size)`.
-
-    `augment` is "none" (resize the short side to `resize`, centre crop), "standard" (random crop
-    and flip), "trivial" (the same and TrivialAugment, https://arxiv.org/abs/2103.10158), or a
-    transform of your own from uint8 `(3, H, W)` to uint8 `(3, size, size)`.
-    """
-
-    def __init__(
-        self,
-        augment: str | Callable[[Tensor], Tensor],
-        size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        *,
-        resize: int | None = None,
-        interpolation: str = "bilinear",
-    ):
-        self.size, self.resize = size, resize or round(size * 256 / 224)
-        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        self.interpolation = v2.InterpolationMode(interpolation)
-        how = {"interpolation": self.interpolation, "antialias": True}
-        crop = [v2.RandomResizedCrop(size, **how), v2.RandomHorizontalFlip()]
-        named = {
-            "none": [v2.Resize(self.resize, **how), v2.CenterCrop(size)],
-            "standard": crop,
-            "trivial": [*crop, v2.TrivialAugmentWide()],
-        }
-        if isinstance(augment, str) and augment not in named:
-            raise wrong("augment", augment, f"{', '.join(named)} or a transform")
-        self.augment = v2.Compose(named[augment]) if isinstance(augment, str) else augment
-        self.normalize = v2.Normalize(list(self.mean), list(self.std), inplace=True)
-
-    def __call__(self, picture: Tensor) -> Tensor:
-        picture = self.augment(trimmed(picture))
-        shape = (len(self.mean), self.size, self.size)
-        kind = getattr(picture, "dtype", type(picture).__name__)
-        found = tuple(getattr(picture, "shape", ()))
-        if kind != torch.uint8 or found != shape:
-            raise ValueError(
-                f"the augmentation returned {kind} of shape {found}; "
-                f"expected torch.uint8 of shape {shape}: let it end with a crop to {self.size} px, "
-                "and leave out conversion to float and normalisation, which come after it"
-            )
-        return self.normalize(picture.contiguous().float().div_(255))
-
-
 def image_folders(
     root: str | Path,
     *,
@@ -299,6 +227,7 @@ def image_folders(
     train_share: float = 1.0,
     balanced: bool = False,
     groups: Callable[[Path], Hashable] | None = None,
+    keep: str | bool = "auto",
     workers: int | None = None,
     seed: int = 0,
     announce: bool = True,
@@ -317,7 +246,14 @@ def image_folders(
 
     Size, mean, std and how to resize come from `like`, the weights to be trained on; without it
     they are 224 px and the training pictures' own. Each can be given. `augment` (see `Prepare`) is
-    for training. What makes a score mean less than it seems (one class, copies of training
+    for training.
+
+    Pictures are decoded once, at the first use, and kept in memory as uint8, as long as they take
+    at most a third of the memory that is free (`keep="auto"`); else `workers` decode them in every
+    epoch. `keep=False` always does that, as does a number of workers, and `keep=True` never. Of
+    large pictures so much is kept that random crops find their detail: a short side of twice
+    `size`, or with a transform of your own all of it. A file that changes afterwards is noticed by
+    new loaders only. What makes a score mean less than it seems (one class, copies of training
     pictures in val or test, files that are left out, …) is said in a line each, unless `announce`
     is False.
 
@@ -340,61 +276,70 @@ def image_folders(
         if augment == "standard":
             announce_mirrored_characters(splits["train"].classes)
     splits["train"] = share_of(splits["train"], train_share, seed)
+    files = {name: split.files for name, split in splits.items()}
+    side = DETAIL * size if isinstance(augment, str) else None
+    if keep is True and workers:
+        raise ValueError(f"keep=True needs no workers, but workers is {workers}; leave out one")
+    place = place_of_decoded(False if workers else keep, files, size, side)
+    middle = Middle(
+        size,
+        like.resize_for(size) if like else round(size * 256 / 224),
+        v2.InterpolationMode(like.interpolation if like else "bilinear"),
+    )
+    crops = None
+    if place is not None:
+        change = middle if augment == "none" else Smaller(side, middle.interpolation)
+        crops = Decoded(files["train"], change, place)
     if mean is None:
-        stats = like or mean_std(list(splits["train"].files))
+        stats = like or (mean_std(list(files["train"])) if crops is None else crops.stats())
         mean, std = stats.mean, stats.std
-    how = {}
-    if like is not None:
-        how = {"resize": like.resize_for(size), "interpolation": like.interpolation}
-    still = Prepare("none", size, mean, std, **how)
-    moving = Prepare(augment, size, mean, std, **how)
-    _try_augmentation(moving, splits["train"].files[0])
-    workers = _default_workers(augment) if workers is None else workers
-    train = splits["train"]
-    weights = balancing_weights(train.labels) if balanced else None
+    how = {"resize": middle.resize, "interpolation": middle.interpolation}
+    still, moving = (Prepare(name, size, mean, std, **how) for name in ("none", augment))
+    try_augmentation(moving, files["train"][0])
+    if workers is None:
+        workers = _default_workers(augment) if place is None else 0
 
-    def loader(split: str, transform: Prepare, sampler: Sampler | None = None) -> DataLoader:
-        return PictureLoader(
-            PictureFiles(splits[split], transform, seed),
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            pin_memory=default_device().type == "cuda",
-            # Forked workers start in milliseconds; elsewhere each has to import torch first.
-            persistent_workers=workers > 0 and not workers_fork(),
-            worker_init_fn=prepare_worker,
-            generator=torch.Generator(),  # torch's own is left alone, whatever the workers do
-        )
+    def loader(split: str, sampler: Sampler | None = None) -> DataLoader:
+        found, transform, decoded = splits[split], moving, crops
+        if sampler is None:
+            transform = still
+            decoded = None if place is None else Decoded(found.files, middle, place)
+        about = found.files, found.labels, found.classes
+        dataset = PictureFiles(*about, transform, seed, decoded)
+        return _loader(dataset, batch_size, workers, sampler)
 
+    labels = splits["train"].labels
+    weights = balancing_weights(labels) if balanced else None
     return Loaders(
-        train=loader("train", moving, EpochSampler(len(train.files), seed, weights, batch_size)),
-        val=loader("val", still),
-        test=loader("test", still) if "test" in splits else None,
-        classes=train.classes,
+        train=loader("train", EpochSampler(len(labels), seed, weights, batch_size)),
+        val=loader("val"),
+        test=loader("test") if "test" in splits else None,
+        classes=splits["train"].classes,
         size=int(size),
         mean=still.mean,
         std=still.std,
-        files={name: split.files for name, split in splits.items()},
-        unaugmented=loader("train", still),
+        files=files,
+        unaugmented=loader("train"),
     )
 
 
-def _try_augmentation(prepare: Prepare, file: Path) -> None:
-    """Try an augmentation on one picture, so that one that does not fit costs no time."""
-    if not callable(prepare.augment) or isinstance(prepare.augment, type):
-        expected = "a transform that is called with a picture: v2.Compose([...]) of several"
-        raise wrong("augment", prepare.augment, expected)
-    picture = read_image(file)
-    with own_random_numbers(0):
-        try:
-            prepare.augment(trimmed(picture))
-        except Exception as error:  # of another library
-            raise ValueError(
-                f"augment fails with {type(error).__name__}: {error}; expected a transform from a "
-                "uint8 tensor (3, H, W) to one of the same kind, such as those of "
-                "torchvision.transforms.v2, without ToTensor and Normalize"
-            ) from error
-        prepare(picture)
+def _loader(
+    dataset: PictureFiles, batch_size: int, workers: int, sampler: Sampler | None
+) -> DataLoader:
+    """Return the batches of a data set: in order, or as a sampler for training says."""
+    on_cpu = dataset.decoded is None or dataset.decoded.device.type == "cpu"
+    return PictureLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        collate_fn=Samples.batch,
+        num_workers=workers,
+        pin_memory=on_cpu and default_device().type == "cuda",
+        # Forked workers start in milliseconds; elsewhere each has to import torch first.
+        persistent_workers=workers > 0 and not workers_fork(),
+        worker_init_fn=prepare_worker,
+        generator=torch.Generator(),  # torch's own is left alone, whatever the workers do
+    )
 
 
 def _default_workers(augment) -> int:

@@ -4,7 +4,7 @@ import functools
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,7 +27,10 @@ SUFFIXES = frozenset(
         *(".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
     )
 )
-PERHAPS = frozenset((".avif", ".heic", ".heif"))  # read where Pillow, or a plugin for it, can
+PERHAPS = frozenset((".avif",))  # read where Pillow can
+HEIF = frozenset((".heic", ".heif"))  # read where the package pillow-heif is installed
+HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1"))  # bytes 8 to 11
+HEIF_FIX = "HEIC pictures, as phones take them, need one package more: pip install pillow-heif"
 # What operating systems and programs leave behind.
 SYSTEM = frozenset(
     (
@@ -53,7 +56,26 @@ def is_hidden(name: str) -> bool:
 def is_read(suffix: str) -> bool:
     """True for the suffix, in any case, of a kind of picture that can be read here."""
     suffix = suffix.lower()
+    if suffix in HEIF:
+        return read_heif()
     return suffix in SUFFIXES or (suffix in PERHAPS and suffix in Image.registered_extensions())
+
+
+def read_heif() -> bool:
+    """Have Pillow read HEIC pictures from now on; False where pillow-heif is not installed."""
+    if ".heic" in Image.registered_extensions():
+        return True
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def heif_hint(suffixes: Iterable[str]) -> str:
+    """Return `HEIF_FIX` where one of the suffixes, in any case, needs it; else ""."""
+    return HEIF_FIX if any(x.lower() in HEIF and not is_read(x) for x in suffixes) else ""
 
 
 def is_picture(path: Path) -> bool:
@@ -104,7 +126,8 @@ def read_image(path: str | Path) -> Tensor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnreadableImageError: the file is damaged, incomplete, too large or no picture.
+        UnreadableImageError: the file is damaged, incomplete, too large or no picture, or it is
+            HEIC and pillow-heif is not installed.
     """
     path = user_path(path)
     data = path.read_bytes()
@@ -113,6 +136,8 @@ def read_image(path: str | Path) -> Tensor:
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         hint = "expected a complete picture file; replace it or take it out of the folder"
+        if reason == HEIF_FIX:
+            hint = "or save it as JPEG"
         if isinstance(error, Image.DecompressionBombError):
             hint = "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         raise UnreadableImageError(f"cannot read {path}: {reason}; {hint}") from error
@@ -127,7 +152,8 @@ class Room:
     @contextmanager
     def for_picture(self, file: str | Path | BytesIO):
         """Wait until there is room for what this file holds, and keep that room inside."""
-        pixels = _pixels_of(file)
+        width, height = size_of(file)
+        pixels = width * height
         with self.changed:
             self.changed.wait_for(lambda: not self.taken or self.taken + pixels <= self.limit)
             self.taken += pixels
@@ -139,13 +165,13 @@ class Room:
                 self.changed.notify_all()
 
 
-def _pixels_of(file: str | Path | BytesIO) -> int:
-    """Return how many pixels a file says that it has; 0 for what is no picture."""
+def size_of(file: str | Path | BytesIO) -> tuple[int, int]:
+    """Return the width and height that a file says it has; (0, 0) for what is no picture."""
     try:
         with Image.open(file) as picture:
-            return picture.width * picture.height
+            return picture.size
     except Exception:  # the reader says what is wrong with it
-        return 0
+        return 0, 0
 
 
 ROOM = Room(IN_FLIGHT)
@@ -164,9 +190,12 @@ def open_picture(data: bytes) -> Image.Image:
     """Return the picture that a file's bytes are, not decoded yet."""
     if not data:
         raise ValueError("the file is empty")
+    lacks_heif = data[8:12] in HEIF_BRANDS and not read_heif()  # whatever the file is called
     try:
         picture = Image.open(BytesIO(data))
     except UnidentifiedImageError:  # its message names the bytes' place in memory
+        if lacks_heif:
+            raise ValueError(HEIF_FIX) from None
         raise ValueError("it is no picture, or its beginning is damaged") from None
     if picture.info.get("compression") in ("group3", "group4", "tiff_ccitt"):
         _load_fax(picture)
@@ -317,19 +346,27 @@ def mean_std(source: str | Path | Dataset | np.ndarray | Tensor, *, progress: bo
     >>> mean_std(np.full((2, 4, 4), 51, np.uint8))
     Stats(mean=(0.2,), std=(0.0,), pictures=2, pixels=32)
     """
-    place = "it"
     if isinstance(source, str | Path):
         place = user_path(source).absolute()
         source = picture_files(source)
+        if not source:
+            raise ValueError(f"no pictures in {place}")
     elif isinstance(source, np.ndarray | Tensor):
         source = check_uint8_pictures(torch.as_tensor(source)).permute(0, 3, 1, 2)
+    return stats_of(source, read_image, progress=progress)
+
+
+def stats_of(
+    source: Dataset | Sequence, read: Callable[[Path], Tensor], *, progress: bool = True
+) -> Stats:
+    """Return what `mean_std` does; `read` makes of a file the picture, uint8 `(3, H, W)`."""
     # Lists and tensors may be read by several threads at once, data sets need not be.
-    run = in_threads if isinstance(source, list | Tensor) else map
-    sums = run(functools.partial(_sums, source), range(len(source)))
+    run = in_threads if isinstance(source, list | tuple | Tensor) else map
+    sums = run(functools.partial(_sums, source, read), range(len(source)))
     total, unreadable = None, []
     for found in progress_bar(sums, total=len(source), description="mean and std", show=progress):
         if isinstance(found, UnreadableImageError):
-            unreadable.append(str(found))
+            unreadable.append(found)
         elif total is not None and len(found) != len(total):
             raise ValueError(
                 f"pictures of {len(total)} and of {len(found)} channels in one data set; expected "
@@ -337,15 +374,20 @@ def mean_std(source: str | Path | Dataset | np.ndarray | Tensor, *, progress: bo
             )
         else:
             total = found if total is None else total + found
-    if unreadable:
-        message = f"{len(unreadable)} of {counted(len(source), 'picture')} cannot be read:\n"
-        raise UnreadableImageError(message + "\n".join(unreadable))
+    refuse_unreadable(unreadable, len(source))
     if total is None:
-        raise ValueError(f"no pictures in {place}")
+        raise ValueError("no pictures in it")
     pixels = int(total[0, 0])
     mean = total[:, 1] / pixels
     std = (total[:, 2] / pixels - mean**2).clamp(min=0).sqrt()
     return Stats(tuple(mean.tolist()), tuple(std.tolist()), len(source), pixels)
+
+
+def refuse_unreadable(errors: Sequence[UnreadableImageError], pictures: int) -> None:
+    """Raise one error that names every unreadable file, if there is any."""
+    if errors:
+        message = f"{len(errors)} of {counted(pictures, 'picture')} cannot be read:\n"
+        raise UnreadableImageError(message + "\n".join(map(str, errors)))
 
 
 def check_uint8_pictures(array: Tensor) -> Tensor:
@@ -364,7 +406,7 @@ def check_uint8_pictures(array: Tensor) -> Tensor:
     return array if array.ndim == 4 else array[..., None]
 
 
-def _sums(source, index: int) -> Tensor | UnreadableImageError:
+def _sums(source, read: Callable[[Path], Tensor], index: int) -> Tensor | UnreadableImageError:
     """Return pixels, sum and sum of squares per channel, `(C, 3)` float64, in units of 0…1."""
     item = source[index]
     picture = item[0] if isinstance(item, tuple | list) else item
@@ -372,7 +414,7 @@ def _sums(source, index: int) -> Tensor | UnreadableImageError:
         return _sums_of(picture, index)
     try:
         with ROOM.for_picture(picture):
-            return _sums_of(read_image(picture), index)
+            return _sums_of(read(picture), index)
     except UnreadableImageError as error:
         return error
 

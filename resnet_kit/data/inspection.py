@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ..files import atomic_file
-from ..settings import counted, in_threads, progress_bar, short_path
+from ..settings import counted, in_threads, progress_bar, short_path, shown_names
 from .duplicates import Fingerprint, find_pairs, groups_of
 from .folders import SPLITS, check_no_splits, is_split
 from .images import (
@@ -24,6 +24,7 @@ from .images import (
     ROOM,
     existing_folder,
     files_below,
+    heif_hint,
     is_hidden,
     is_read,
     open_picture,
@@ -74,7 +75,8 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
     if hidden:
         problem("ignored", f"{hidden[0]} is hidden", False)
     elif not is_read(path.suffix):
-        problem("ignored", f"{path.suffix or 'no suffix'} is no picture format here", False)
+        fix = heif_hint([path.suffix]) or f"{path.suffix or 'no suffix'} is no picture format here"
+        problem("ignored", fix, False)
     elif has_splits and split not in SPLITS:
         problem("ignored", f"{split or 'the root'} is no split folder", False)
     elif not label:
@@ -244,6 +246,7 @@ class FolderReport:
         from ..figures import bars
 
         counts = self.counts()
+        counts.index = shown_names(counts.index)
         splits = sorted(counts, key=lambda split: split != "train")  # train first
         return bars(
             {split: counts[split].to_dict() for split in splits}, title="usable pictures by class"

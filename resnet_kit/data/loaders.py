@@ -42,7 +42,14 @@ class Loaders:
         return self.unaugmented if split == "train" else found
 
     def __repr__(self) -> str:
-        return f"Loaders({counts_of(self)} pictures of {self.size} px; {listed(self.classes)})"
+        about = f"{counts_of(self)} pictures of {self.size} px; {listed(self.classes)}"
+        loaders = [*splits_of(self).values(), self.unaugmented]
+        datasets = [loader.dataset for loader in loaders if loader is not None]
+        kept = [found.decoded for found in datasets if getattr(found, "decoded", None) is not None]
+        if kept:
+            taken = sum(decoded.bytes for decoded in kept)
+            about += f"; decoded once, {f'{taken / 1e6:.1f} MB' if taken else 'at the first use'}"
+        return f"Loaders({about})"
 
 
 def splits_of(data) -> dict[str, DataLoader]:

@@ -15,7 +15,7 @@ from ..data.images import read_image, trimmed
 from ..data.loaders import check_loader, in_order, part_of
 from ..devices import arithmetic, place, resolve_precision, send
 from ..models.transfer import check_model, find_head, kept_modes
-from ..settings import counted, listed, progress_bar
+from ..settings import counted, listed, progress_bar, shown_names
 from ..world import this_world
 from .grad_cam import grad_cam
 
@@ -27,7 +27,8 @@ class Evaluation:
     """The predictions of a model on N pictures of K classes; every score is derived from them.
 
     `loss` is the mean over pictures, `labels` (N,) int64, `probabilities` (N, K) float32; `files`
-    names the pictures where they come from files in a fixed order.
+    names the pictures where they come from files in a fixed order. Tables and figures show the
+    classes by their `names`.
     """
 
     loss: float
@@ -45,6 +46,11 @@ class Evaluation:
     def correct(self) -> np.ndarray:
         """Which pictures are right, (N,) bool; none of which a probability is not a number."""
         return (self.predictions == self.labels) & np.isfinite(self.probabilities).all(1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes without sorting prefixes, `cat` for `0_cat`; see `shown_names`."""
+        return shown_names(self.classes)
 
     @property
     def accuracy(self) -> float:
@@ -73,7 +79,7 @@ class Evaluation:
 
         counts = self.confusion()
         correct, actual, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
-        table = pd.DataFrame({"pictures": actual, "correct": correct}, index=self.classes)
+        table = pd.DataFrame({"pictures": actual, "correct": correct}, index=self.names)
         table["recall"] = table["correct"] / actual
         pairs = zip(correct.tolist(), actual.tolist(), strict=True)
         table[["low", "high"]] = [wilson_interval(*pair) for pair in pairs]
@@ -167,7 +173,7 @@ class Evaluation:
         wrong = np.flatnonzero(~self.correct)
         confidence = self.probabilities[wrong, self.predictions[wrong]]
         order = np.argsort(-confidence, kind="stable")[:n]
-        names = np.asarray(self.classes)
+        names = np.asarray(self.names)
         table = pd.DataFrame(
             {
                 "picture": wrong,
@@ -184,7 +190,7 @@ class Evaluation:
         """Draw the confusion matrix."""
         from ..figures import confusion_matrix
 
-        return confusion_matrix(self.confusion(), self.classes)
+        return confusion_matrix(self.confusion(), self.names)
 
     def plot_mistakes(self, n: int = 12, *, loader=None, model=None):
         """Draw the `n` most confidently wrong pictures: predicted (confidence), actual.
@@ -215,7 +221,7 @@ class Evaluation:
         pictures = torch.stack([dataset[row["picture"]][0] for row in rows])
         heat = None
         if model is not None:
-            predicted = [self.classes.index(row["predicted"]) for row in rows]
+            predicted = [int(self.predictions[row["picture"]]) for row in rows]
             heat = grad_cam(model, pictures, predicted)
         mean, std = getattr(dataset, "mean", None), getattr(dataset, "std", None)
         return picture_grid(pictures, titles, wrong=wrong, mean=mean, std=std, heat=heat)

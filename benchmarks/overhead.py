@@ -1,0 +1,146 @@
+"""What `train_and_eval` and the package cost over doing without them: steps, memory, import.
+
+    python benchmarks/overhead.py [--rounds 5]
+
+A step of a small net: the seconds of an epoch of `train_and_eval` against those of a bare loop with
+the same batches, which adds up loss and hits as well; both in float32, in fresh processes that take
+turns. The most memory of fine-tuning a ResNet-18 at 128 px by either. And the time of
+`import resnet_kit` against that of `import torch, torchvision`. Writes results/overhead.json.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from side_by_side import RESULTS, in_a_fresh_process
+from torch import nn
+from torchvision.models import get_model
+
+import resnet_kit as rk
+from resnet_kit.settings import keep_freed_memory
+
+STEPS, BATCH_SIZE = 300, 32
+IMPORTS = {"torch and torchvision": "import torch, torchvision", "resnet_kit": "import resnet_kit"}
+
+
+def small_net() -> nn.Module:
+    """Return a net whose step takes about 10 ms on a CPU."""
+    rk.seed_everything(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
+    )  # fmt: skip
+
+
+def batches_of(steps: int, size: int) -> list:
+    rk.seed_everything(0)
+    batch = torch.randn(BATCH_SIZE, 3, size, size), torch.randint(0, 10, (BATCH_SIZE,))
+    return [batch] * steps
+
+
+def bare_loop(model: nn.Module, batches: list, val: list, optimizer) -> None:
+    criterion, loss_sum, correct = nn.CrossEntropyLoss(), 0.0, 0
+    keep_freed_memory()  # as in train_and_eval
+    for loader, training in ((batches, True), (val, False)):
+        model.train(training)
+        for images, labels in loader:
+            with torch.set_grad_enabled(training):
+                logits = model(images)
+                loss = criterion(logits, labels)
+            if training:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            loss_sum = loss_sum + loss.detach() * len(labels)
+            correct = correct + (logits.argmax(1) == labels).sum()
+
+
+def our_loop(model: nn.Module, batches: list, val: list, optimizer) -> None:
+    criterion = nn.CrossEntropyLoss()
+    rk.train_and_eval(
+        model, 1, criterion, optimizer, batches, val, precision="fp32", progress=False
+    )
+
+
+def seconds_per_step(loop: Callable) -> float:
+    model, batches = small_net(), batches_of(STEPS, 32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loop(model, batches[:20], batches[:1], optimizer)
+    start = time.perf_counter()
+    loop(model, batches, batches[:1], optimizer)
+    return (time.perf_counter() - start) / STEPS
+
+
+def megabytes(loop: Callable) -> float:
+    """Return the most memory of this process."""
+    model, batches = get_model("resnet18", num_classes=10), batches_of(5, 128)
+    loop(model, batches, batches[:1], torch.optim.Adam(model.parameters(), lr=1e-4))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def seconds_to_import(line: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", line], check=True)
+    return time.perf_counter() - start
+
+
+def row(model: str, recipe: str, metric: str, values: list[float]) -> dict:
+    return {
+        "data": "noise",
+        "split": "train",
+        "model": model,
+        "recipe": recipe,
+        "metric": metric,
+        "value": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "n": len(values),
+        "seed": None,
+        "seconds": None,
+    }
+
+
+def compared(measure: Callable, ways: dict, rounds: int) -> dict[str, list[float]]:
+    """Return what is measured of each way; they take turns."""
+    found = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, way in ways.items():
+            found[name].append(in_a_fresh_process(measure, way))
+            print(number + 1, measure.__name__, name, f"{found[name][-1]:.4g}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    bare, ours = "bare loop", "train_and_eval"
+    loops = {bare: bare_loop, ours: our_loop}
+    steps = compared(seconds_per_step, loops, given.rounds)
+    memory = compared(megabytes, loops, given.rounds)
+    imports = compared(seconds_to_import, IMPORTS, given.rounds)
+    rows = []
+    for name, values in steps.items():
+        rows.append(row("small net", name, "ms per step", [1000 * x for x in values]))
+    more = [1000 * (b - a) for a, b in zip(steps[bare], steps[ours], strict=True)]
+    rows.append(row("small net", ours, "ms per step more than the bare loop", more))
+    for name, values in memory.items():
+        rows.append(row("resnet18, 128 px", name, "MB of memory at most", values))
+    for name, values in imports.items():
+        rows.append(row("import", name, "seconds", values))
+    first, second = imports.values()
+    more = [b - a for a, b in zip(first, second, strict=True)]
+    rows.append(row("import", "resnet_kit", "seconds more than torch and torchvision", more))
+    command = f"python benchmarks/overhead.py --rounds {given.rounds}"
+    rk.write_results(RESULTS / "overhead.json", rows, command=command)
+    print(*(f"{row['recipe']}: {row['metric']} {row['value']:.4g}" for row in rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Pictures that are decoded once: the same batches, less work, no more memory than is free."""
+
+import gc
+import os
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Subset
+from torchvision.transforms import v2
+
+import resnet_kit as rk
+from conftest import write_picture
+from resnet_kit import devices
+from resnet_kit.data import UnreadableImageError, pictures
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list:
+    """Every file that is decoded, once for each time."""
+    files, read = [], pictures.read_image
+
+    def counted(file):
+        files.append(file)
+        return read(file)
+
+    monkeypatch.setattr(pictures, "read_image", counted)
+    return files
+
+
+def folder_of(folder, pixels: tuple[int, int]):
+    """Two classes of three pictures of (width, height) to learn from, and one each to score."""
+    for seed, split in enumerate(("train", "val", "test")):
+        for label, name in enumerate(("ant", "bee")):
+            for index in range(3 if split == "train" else 1):
+                number = 100 * seed + 10 * label + index
+                write_picture(folder / split / name / f"{index}.png", number, pixels)
+    return folder
+
+
+def all_batches(loaders) -> list:
+    """Two epochs of train, and the other splits."""
+    found = [*loaders.train, *loaders.train, *loaders.val, *loaders.test, *loaders.plain("train")]
+    return [tensor for batch in found for tensor in batch]
+
+
+@pytest.mark.parametrize("augment", ["standard", "trivial", "none", v2.RandomCrop(8)])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_kept_and_streamed_pictures_give_the_same_batches(tmp_path, augment, balanced):
+    folder = folder_of(tmp_path, (15, 12))
+    options = {"size": 8, "augment": augment, "batch_size": 4, "balanced": balanced}
+    kept, streamed = (
+        all_batches(rk.image_folders(folder, keep=keep, **options)) for keep in (True, False)
+    )
+    assert len(kept) == len(streamed) == 2 * (2 * 2 + 1 + 1 + 2)
+    assert all(torch.equal(a, b) for a, b in zip(kept, streamed, strict=True))
+
+
+def test_every_file_is_decoded_once_in_any_number_of_epochs(tmp_path, reads):
+    loaders = rk.image_folders(folder_of(tmp_path, (15, 12)), size=8, mean=[0] * 3, std=[1] * 3)
+    reads.clear()  # the augmentation was tried
+    for _ in range(3):
+        for loader in (loaders.train, loaders.val, loaders.test):
+            list(loader)
+    assert sorted(reads) == sorted(file for files in loaders.files.values() for file in files)
+
+
+def test_mean_and_deviation_come_from_the_same_reading(tmp_path, reads):
+    folder = folder_of(tmp_path, (40, 30))
+    loaders = rk.image_folders(folder, size=8)
+    stats = rk.mean_std(folder / "train")
+    assert (loaders.mean, loaders.std) == (stats.mean, stats.std)
+    list(loaders.train)
+    tried = 1
+    assert len(reads) == len(loaders.files["train"]) + tried
+
+
+def test_large_pictures_keep_a_short_side_of_twice_the_size(tmp_path):
+    folder = folder_of(tmp_path, (80, 60))
+    loaders = rk.image_folders(folder, size=8)
+    streamed = rk.image_folders(folder, size=8, keep=False)
+    list(loaders.train)
+    assert {tuple(x.shape) for x in loaders.train.dataset.decoded.pictures} == {(3, 16, 21)}
+    for kept, read in zip(loaders.val, streamed.val, strict=True):
+        assert torch.equal(kept[0], read[0])  # prepared from the whole picture
+    own = rk.image_folders(folder, size=8, augment=v2.RandomCrop(8))
+    list(own.train)
+    assert {tuple(x.shape) for x in own.train.dataset.decoded.pictures} == {(3, 60, 80)}
+
+
+def test_an_augmentation_that_writes_into_its_picture_leaves_the_kept_one_alone(tmp_path):
+    def darken(picture):
+        return picture.sub_(picture)[:, :8, :8]
+
+    loaders = rk.image_folders(
+        folder_of(tmp_path, (15, 12)), size=8, augment=darken, mean=[0] * 3, std=[1] * 3
+    )
+    images, _ = next(iter(loaders.train))
+    assert images.max() == 0
+    assert all(picture.max() > 0 for picture in loaders.train.dataset.decoded.pictures)
+
+
+def test_loaders_of_one_folder_share_pictures_until_the_last_is_gone(tmp_path, reads):
+    folder = folder_of(tmp_path, (15, 12))
+    options = {"size": 8, "mean": [0] * 3, "std": [1] * 3}
+    one = rk.image_folders(folder, **options)
+    list(one.train)
+    two = rk.image_folders(folder, batch_size=2, seed=1, **options)
+    reads.clear()
+    list(two.train)
+    assert not reads
+    del one, two
+    gc.collect()
+    three = rk.image_folders(folder, **options)
+    reads.clear()
+    list(three.train)
+    assert len(reads) == 6
+
+
+def test_new_loaders_notice_a_file_that_changed(tmp_path):
+    folder = folder_of(tmp_path, (15, 12))
+    before = rk.image_folders(folder, size=8, augment="none")
+    first = before.val.dataset[0][0]
+    file = before.files["val"][0]
+    write_picture(file, 999, (15, 12))
+    os.utime(file, ns=(1, 1))
+    assert torch.equal(before.val.dataset[0][0], first)  # as the documentation says
+    after = rk.image_folders(folder, size=8, augment="none")
+    assert not torch.equal(after.val.dataset[0][0], first)
+
+
+def test_all_unreadable_files_are_named_before_the_first_batch(tmp_path):
+    loaders = rk.image_folders(
+        folder_of(tmp_path, (15, 12)), size=8, mean=[0] * 3, std=[1] * 3, seed=3
+    )
+    bad = loaders.files["train"][1], loaders.files["train"][4]
+    for file in bad:
+        file.write_bytes(b"broken")
+    with pytest.raises(UnreadableImageError, match="2 of 6 pictures cannot be read") as caught:
+        next(iter(loaders.train))
+    assert all(str(file) in str(caught.value) for file in bad)
+
+
+def test_pictures_that_do_not_fit_are_streamed_or_refused(tmp_path, monkeypatch):
+    folder = folder_of(tmp_path, (15, 12))
+    needed = 6 * 3 * 15 * 12 + 4 * 3 * 8 * 8
+    options = {"size": 8, "mean": [0] * 3, "std": [1] * 3}
+
+    def kept(free: int, keep="auto") -> bool:
+        monkeypatch.setattr(pictures, "free_memory", lambda device: free)
+        return rk.image_folders(folder, keep=keep, **options).train.dataset.decoded is not None
+
+    assert kept(3 * needed) and not kept(3 * needed - 3)
+    assert kept(needed, keep=True) and not kept(3 * needed, keep=False)
+    with pytest.raises(ValueError, match="take more than the 0.0 GB of memory that are free"):
+        kept(needed - 1, keep=True)
+
+
+@pytest.mark.parametrize("keep", [None, "always", 1])
+def test_keep_is_one_of_three(folder, keep):
+    with pytest.raises(ValueError, match=r'keep is .*; expected "auto", True or False'):
+        rk.image_folders(folder, size=16, keep=keep)
+
+
+def test_kept_pictures_need_no_workers_and_workers_stream(folder, monkeypatch):
+    monkeypatch.delenv("RESNET_KIT_QUICK")
+    assert rk.image_folders(folder, size=16).train.num_workers == 0
+    asked = rk.image_folders(folder, size=16, workers=1)
+    assert asked.train.num_workers == 1 and asked.train.dataset.decoded is None
+    with pytest.raises(ValueError, match="keep=True needs no workers"):
+        rk.image_folders(folder, size=16, workers=1, keep=True)
+
+
+def test_a_loader_of_ones_own_gets_normalised_pictures(tmp_path):
+    loaders = rk.image_folders(folder_of(tmp_path, (15, 12)), size=8, augment="none")
+    own = DataLoader(Subset(loaders.plain("train").dataset, [2, 0]), batch_size=2)
+    images, labels = next(iter(own))
+    expected, numbers = next(iter(loaders.plain("train")))
+    assert torch.equal(images, expected[[2, 0]]) and torch.equal(labels, numbers[[2, 0]])
+
+
+def test_loaders_say_what_is_kept(tmp_path):
+    loaders = rk.image_folders(folder_of(tmp_path, (400, 300)), size=200)
+    assert repr(loaders).endswith("; decoded once, 2.2 MB)")  # mean_std has read train
+    list(loaders.val)
+    assert repr(loaders).endswith("; decoded once, 2.4 MB)")
+    other = rk.image_folders(tmp_path, size=200, mean=[0] * 3, std=[1] * 3)
+    assert repr(other).endswith("; decoded once, at the first use)")
+
+
+def test_free_memory_is_what_a_container_leaves(tmp_path, monkeypatch):
+    everything = devices.free_memory(torch.device("cpu"))
+    for name, content in (("max", 5_000_000), ("current", 4_000_000)):
+        (tmp_path / f"memory.{name}").write_text(f"{content}\n")
+    (tmp_path / "memory.stat").write_text("active_file 7\ninactive_file 250000\n")
+    monkeypatch.setattr(devices, "CONTAINERS", [(tmp_path, "memory.max", "memory.current")])
+    assert devices.free_memory(torch.device("cpu")) == 1_250_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert devices.free_memory(torch.device("cpu")) > everything / 2
