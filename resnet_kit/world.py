@@ -2,6 +2,7 @@
 
 import functools
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -72,6 +73,8 @@ class Processes(World):
         return SharedInterrupts(self)
 
     def wrap(self, model: nn.Module) -> nn.Module:
+        # Of 1 x 1 convolutions in channels_last; both strides mean the same place.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         wrapped = DistributedDataParallel(model)
         wrapped.broadcast_buffers = False  # see `average_statistics`, once an epoch
         return wrapped

@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import resnet_kit as rk
-from conftest import small_net, tensor_loader
+from conftest import small_net, tensor_loader, write_picture
+from resnet_kit import devices
 from resnet_kit.data import TransformedLoader
 from resnet_kit.data.arrays import ColorJitter, Crop, Flip
 from resnet_kit.data.loaders import EpochSampler, Part, splits_of
@@ -99,16 +100,21 @@ def test_parts_of_a_batch_in_several_processes_are_steps_on_all_of_it(size, toge
     assert not close(whole, train_arrays(12 // size, EVERYTHING)[0])  # steps of less are others
 
 
-def train_own_loaders(batch_size):
+def train_own_loaders(batch_size, folder):
+    """What comes of each kind of loader; of a folder of 12 pictures, too."""
+    given = {"workers": 1, "mean": (0.5,) * 3, "std": (0.2,) * 3, "announce": False}
+    pictures = rk.image_folders(folder, size=8, batch_size=batch_size // 2, **given)
     plain = tensor_loader(24, batch_size=batch_size)
     wrapped = TransformedLoader(plain, lambda images, labels: (images * 2, labels))
     loaders = {"DataLoader": plain, "wrapped": wrapped, "list": list(plain)}
+    loaders["folder"] = pictures.train
     return {kind: trained(train=loader)[0] for kind, loader in loaders.items()}
 
 
-def test_loaders_of_ones_own_are_divided_too(together):
-    found = together(train_own_loaders, 4).results()
-    for kind, whole in train_own_loaders(8).items():
+def test_folders_and_loaders_of_ones_own_are_divided_too(folder, together):
+    write_picture(folder / "train" / "a" / "more.png", 99)
+    found = together(train_own_loaders, 4, folder).results()
+    for kind, whole in train_own_loaders(8, folder).items():
         assert same(found[0][kind], found[1][kind]), kind
         assert close(found[0][kind], whole), kind
 
@@ -439,3 +445,27 @@ def show_and_say():
 def test_one_process_shows_a_bar_and_says_how_many_pictures_a_step_takes(together):
     said = "12 pictures a step: 2 processes with batches of 6. The best rate depends on it.\n"
     assert together(show_and_say).results() == [([True], said), ([False], "")]
+
+
+# What each process uses of a machine
+
+
+def test_each_process_has_a_gpu_of_its_own_and_a_share_of_the_rest(monkeypatch):
+    monkeypatch.delenv("RESNET_KIT_DEVICE")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert rk.default_device() == torch.device("cuda")
+    cores, memory = devices.cpu_count(), devices.free_memory(torch.device("cpu"))
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert rk.default_device() == torch.device("cuda", 1)
+    assert devices.cpu_count() == max(1, cores // 8)
+    assert devices.free_memory(torch.device("cpu")) == pytest.approx(memory / 8, rel=0.2)
+
+
+def test_processes_that_were_not_introduced_to_each_other_are_refused(elsewhere, monkeypatch):
+    pytest.importorskip("accelerate", reason="Accelerate is not installed: pip install accelerate")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RESNET_KIT_DEVICE", "mps")
+    with pytest.raises(RuntimeError, match="WORLD_SIZE is 3, but Accelerate finds 1: start"):
+        elsewhere(this_world)
