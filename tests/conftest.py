@@ -132,7 +132,6 @@ def call_in_world(environment: dict[str, str], sender, function, arguments) -> N
 @pytest.fixture
 def together(processes):
     """Start a function in several processes that form a world; see `Together`."""
-    pytest.importorskip("accelerate", reason="Accelerate is not installed: pip install accelerate")
 
     def start(function, *arguments, size: int = 2) -> Together:
         return Together(processes, size, function, arguments)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, TensorDataset
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader, write_picture
@@ -26,6 +26,7 @@ from resnet_kit.training import state as training_state
 from resnet_kit.training.state import load_state
 from resnet_kit.world import World, this_world
 
+pytest.importorskip("accelerate", reason="Accelerate is not installed: pip install accelerate")
 pytestmark = pytest.mark.usefixtures("on_cpu")
 AUGMENT = [Crop(1), Flip(), ColorJitter(0.2)]
 
@@ -296,13 +297,19 @@ def test_fewer_pictures_than_processes_are_refused():
 def score_everything(folder):
     """Results of every size of data and every kind of loader; those of shuffled ones sorted."""
     model, found = small_net(), []
+    torch.manual_seed(int(os.environ.get("RANK", "0")))  # each would shuffle otherwise
     for count in range(1, 8):
         dataset = tensor_loader(count).dataset
-        for options in ({}, {"drop_last": count > 1}, {"shuffle": True}):
-            loader = DataLoader(dataset, batch_size=2, **options)
+        for loader in (
+            DataLoader(dataset, batch_size=2),
+            DataLoader(dataset, batch_size=2, drop_last=count > 1),
+            DataLoader(dataset, batch_size=2, shuffle=True),
+            TransformedLoader(DataLoader(dataset, batch_size=2, shuffle=True)),
+        ):
             result = rk.evaluate(model, loader, progress=False)
             rows = np.column_stack([result.probabilities, result.labels])
-            found.append((np.sort(rows, axis=0) if "shuffle" in options else rows, result.loss))
+            in_order = isinstance(loader.sampler, SequentialSampler)
+            found.append((rows if in_order else np.sort(rows, axis=0), result.loss))
         result = rk.evaluate(model, arrays(2, val=count).val, progress=False)
         found.append((result.probabilities, result.loss))
     loaders = rk.image_folders(folder, size=16, batch_size=2, workers=1, announce=False)
@@ -464,7 +471,6 @@ def test_each_process_has_a_gpu_of_its_own_and_a_share_of_the_rest(monkeypatch):
 
 
 def test_processes_that_were_not_introduced_to_each_other_are_refused(elsewhere, monkeypatch):
-    pytest.importorskip("accelerate", reason="Accelerate is not installed: pip install accelerate")
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RESNET_KIT_DEVICE", "mps")
     with pytest.raises(RuntimeError, match="WORLD_SIZE is 3, but Accelerate finds 1: start"):
