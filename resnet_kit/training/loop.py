@@ -296,6 +296,8 @@ def train_and_eval(
     the highest val accuracy; ties keep the earlier epoch. What is frozen stays in eval mode.
     Stopping the cell (KeyboardInterrupt) is a normal end: the best weights so far are in the model
     and the history so far is returned, with `stopped="interrupted"`.
+    Processes that torchrun or Accelerate started take each step together; the loaders' batch size
+    is that of one process (docs/several.md).
 
     Args:
         scheduler_every: "epoch" or "step" (an optimizer step). A scheduler that wants a metric gets
@@ -313,8 +315,8 @@ def train_and_eval(
         clip_norm: largest norm of all gradients together.
         average: decay in 0…1 of a running average of the weights, updated after each step
             (0.999, say); the average is validated and kept instead of the weights themselves.
-        on_epoch_end: called with the history after each epoch, before its checkpoint is written,
-            for a log of your own: with TensorBoard's `writer`,
+        on_epoch_end: called with the history after each epoch, before its checkpoint is written
+            (in every process), for a log of your own: with TensorBoard's `writer`,
             `lambda history: writer.add_scalars("run", history.rows[-1], len(history.rows))`.
 
     Raises:
