@@ -23,7 +23,7 @@ from resnet_kit.data.loaders import EpochSampler, Part, splits_of
 from resnet_kit.settings import own_random_numbers, seed_everything
 from resnet_kit.training import loop
 from resnet_kit.training import state as training_state
-from resnet_kit.training.state import load_state
+from resnet_kit.training.state import load_state, save_state
 from resnet_kit.world import World, this_world
 
 pytest.importorskip("accelerate", reason="Accelerate is not installed: pip install accelerate")
@@ -355,9 +355,10 @@ def train_into(folder, epochs, options):
     """Train with a checkpoint; say how often this process wrote which file."""
     written, atomic = [], training_state.atomic_file
     training_state.atomic_file = lambda path: written.append(path.name) or atomic(path)
-    weights, history = trained(
-        arrays(4), epochs, small_net(), checkpoint=folder, checkpoint_every=1, **options
-    )
+    try:
+        weights, history = trained(arrays(4), epochs, small_net(), checkpoint=folder, **options)
+    finally:
+        training_state.atomic_file = atomic
     return weights, history, len(written)
 
 
@@ -398,6 +399,15 @@ def test_another_number_of_processes_is_not_resumed(tmp_path, together):
     for error in together(train_into, tmp_path, 2, {}).results():
         assert "FileExistsError" in error and "holds a training of 1 epoch" in error
     assert load_state(tmp_path / "last.pt")["plan"]["processes"] == 1
+
+
+@pytest.mark.parametrize("lacking", ["plan", "processes"])
+def test_runs_that_do_not_say_how_many_processes_there_were_are_resumed(lacking, tmp_path):
+    train_into(tmp_path, 1, {})
+    state = load_state(tmp_path / "last.pt")
+    del (state if lacking == "plan" else state["plan"])[lacking]
+    save_state(state, tmp_path / "last.pt")
+    assert len(train_into(tmp_path, 2, {"resume": True})[1].rows) == 2
 
 
 def wait_for_a_press():

@@ -282,10 +282,11 @@ def _found(run: TrainingRun, folder: Path, resume: bool) -> dict | None:
             f"{short_path(folder)} holds a training of {counted(done, 'epoch')}; resume=True goes "
             "on with it, another folder starts a new one"
         )
-    was, now = {"processes": 1} | state.get("plan", {}), run.plan
-    if "plan" not in state:  # a file of an earlier version
-        was |= state["settings"]
-        now = {name: run.plan[name] for name in was}
+    was, now = state.get("plan"), run.plan
+    if was is None:  # a file of an earlier version
+        was = state["settings"]
+        now = {name: run.plan[name] for name in (*was, "processes")}
+    was = {"processes": 1} | was  # which older files do not say
     changed = [
         f"{name} was {was.get(name)!r}, is {now.get(name)!r}"
         for name in was | now
