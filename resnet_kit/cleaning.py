@@ -296,12 +296,14 @@ class Cleaning:
             FileExistsError: a file is there again where one belongs; nothing was moved.
         """
         moves = len(self.moved())
-        back = undo_moves(self.folder.root)
-        for suspect in self.suspects:
-            if suspect.place:
-                suspect.place, suspect.state = "", ""
-                suspect.stamp = self.folder.stamp(suspect.file)
-        self._redraw()
+        try:
+            back = undo_moves(self.folder.root)
+        finally:
+            for suspect in self.suspects:
+                if suspect.place and not self.folder.stamp(suspect.place):
+                    suspect.place, suspect.state = "", ""
+                    suspect.stamp = self.folder.stamp(suspect.file)
+            self._redraw()
         lost = f"; {moves - back} no longer where it was put" if moves > back else ""
         print(f"{counted(back, 'file')} moved back{lost}.")
 

@@ -75,8 +75,7 @@ class Panel:
             with redirect_stdout(printed):
                 action()
         except (OSError, KeyboardInterrupt) as error:
-            printed.write(f"Stopped: {error or 'you interrupted it'}.")
-            self.draw()
+            printed.write(f"Stopped: {str(error) or 'you interrupted it'}.")
         self.said.value = escape(printed.getvalue())
 
     def draw(self) -> None:

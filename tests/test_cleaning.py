@@ -308,6 +308,33 @@ def test_an_apply_or_undo_that_was_killed_can_be_undone(pets, monkeypatch):
     assert digests(pets) == before and moves_of(pets) == []
 
 
+def test_files_that_moved_through_each_others_places_are_undone(pets):
+    before = digests(pets)
+    for name, place in (("0_cat/0", "0_cat/7"), ("1_dog/0", "0_cat/0"), ("0_cat/0", "1_dog/8")):
+        move_files(pets, {f"train/{name}.png": f"train/{place}.png"})
+    assert quarantine.undo_moves(pets) == 3 and digests(pets) == before
+
+
+def test_an_interrupted_undo_knows_what_is_back(pets, cleaning, panel, monkeypatch):
+    before, move = digests(pets), shutil.move
+    cleaning.set_aside([0, 1])
+    cleaning.apply()
+
+    def second_fails(source, target):
+        if source.name == "0.png":
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(quarantine.shutil, "move", second_fails)
+    panel.undo.click()
+    assert panel.said.value == "Stopped: you interrupted it."
+    assert cleaning.to_frame()["state"].tolist() == ["moved", "", ""]
+    assert panel.undo.description == "Undo all (1)" and panel.apply.description == "Apply (1)"
+    monkeypatch.undo()
+    cleaning.undo()
+    assert digests(pets) == before
+
+
 def test_nothing_is_overwritten_even_where_a_file_appears_at_the_last_moment(pets):
     before = digests(pets)
     with pytest.raises(FileExistsError, match=r"1\.png is there already; .*0\.png was not moved"):
