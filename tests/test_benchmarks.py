@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 import resnet_kit as rk
 from conftest import write_picture
@@ -276,3 +277,15 @@ def test_recorded_recipes_are_those_of_their_commands(pretraining):
     assert f"lr={given['--lr']}, " in about["recipe"]
     assert f"batch_size={given['--batch-size']}," in about["recipe"]
     assert about["size"] == int(given["--transfer-size"])
+
+
+def test_the_figure_of_the_readme_shows_what_the_results_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import readme_figure
+    import results_table
+
+    figure = readme_figure.readme_figure()
+    shown = {text.get_text() for text in figure.findobj(Text)}
+    document = results_table.documents()["transfer_photos"]
+    row = results_table.the_row(document, "transfer_photos", "test from scratch")
+    assert {f"{100 * row['value']:.1f} %", "from scratch", "cat", "bees"} <= shown
