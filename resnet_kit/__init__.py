@@ -38,6 +38,9 @@ __version__ = "0.1.0"
 # Names that need matplotlib or OpenCV, which are imported when they are first used (PEP 562).
 _LATER = {
     "cat_dog_ants_bees": "data.datasets",
+    "draw_block": "diagrams",
+    "draw_net": "diagrams",
+    "draw_schedule": "diagrams",
     "line_plot": "figures",
     "named_dataset": "data.datasets",
     "picture_grid": "figures",
@@ -48,13 +51,14 @@ _LATER = {
 
 __all__ = [
     "accuracy_row", "array_loaders", "cat_dog_ants_bees", "choose", "cifar_resnet",
-    "compare_strategies", "data_root", "default_device", "doctor", "evaluate", "extract_features",
-    "find_lr", "freeze", "grad_cam", "head_of", "image_folders", "inspect_folder", "knn_probe",
-    "label_suspects", "line_plot", "load_classifier", "load_weights", "logistic_probe", "mcnemar",
-    "mean_std", "named_dataset", "param_groups", "picture_grid", "pretrained", "quick_mode",
-    "read_image", "read_results", "save_classifier", "save_weights", "score_plot",
-    "seed_everything", "show_augmentations", "shown_names", "svm_probe", "train_and_eval",
-    "train_mode", "training_curves", "unfreeze", "use_style", "weights", "write_results",
+    "compare_strategies", "data_root", "default_device", "doctor", "draw_block", "draw_net",
+    "draw_schedule", "evaluate", "extract_features", "find_lr", "freeze", "grad_cam", "head_of",
+    "image_folders", "inspect_folder", "knn_probe", "label_suspects", "line_plot",
+    "load_classifier", "load_weights", "logistic_probe", "mcnemar", "mean_std", "named_dataset",
+    "param_groups", "picture_grid", "pretrained", "quick_mode", "read_image", "read_results",
+    "save_classifier", "save_weights", "score_plot", "seed_everything", "show_augmentations",
+    "shown_names", "svm_probe", "train_and_eval", "train_mode", "training_curves", "unfreeze",
+    "use_style", "weights", "write_results",
 ]  # fmt: skip
 
 
