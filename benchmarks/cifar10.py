@@ -18,7 +18,10 @@ results/cifar10_speed.json and so on.
 """
 
 import argparse
+import itertools
+import os
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,6 +35,7 @@ from torchvision import transforms
 import resnet_kit as rk
 from resnet_kit.data import Loaders
 from resnet_kit.data.arrays import ColorJitter, Crop, Flip
+from resnet_kit.devices import arithmetic, best_precision, fast_format
 from resnet_kit.models.resnets import cifar_resnet
 from resnet_kit.training import History
 
@@ -173,43 +177,79 @@ def rows_of(model, loaders: dict, name: str, recipe: str, seed: int, seconds: fl
     ]
 
 
-def seconds_per_epoch(size: int) -> float:
-    """Return the seconds of one epoch of our loop on the training pictures at this size."""
+def seconds_of_epochs(size: int, epochs: int = 1, *, compiled: bool = False) -> list[float]:
+    """Return the seconds of each epoch of our loop on the training pictures at this size."""
     data = rk.named_dataset("cifar10", batch_size=BATCH_SIZE, size=size)
     model, few = new_net(20, 0), [*data.val][:1]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    criterion = nn.CrossEntropyLoss()
-    start = time.perf_counter()
-    rk.train_and_eval(model, 1, criterion, optimizer, data.train, few, progress=False)
+    criterion, times = nn.CrossEntropyLoss(), [time.perf_counter()]
+    rk.train_and_eval(
+        model, epochs, criterion, optimizer, data.train, few, compile=compiled, progress=False,
+        on_epoch_end=lambda history: times.append(time.perf_counter()),
+    )  # fmt: skip
+    return [end - start for start, end in itertools.pairwise(times)]
+
+
+def seconds_of_bare_steps(pictures: int) -> float:
+    """Return the seconds of an epoch of steps on one batch that lies ready, in fast arithmetic."""
+    device = rk.default_device()
+    precision = best_precision(device)
+    wanted = fast_format(device, precision) or torch.contiguous_format
+    model = new_net(20, 0).to(device, memory_format=wanted).train()
+    images = torch.randn(BATCH_SIZE, 3, 32, 32, device=device).to(memory_format=wanted)
+    labels = torch.randint(0, 10, (BATCH_SIZE,), device=device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    criterion, start = nn.CrossEntropyLoss(), time.perf_counter()
+    for first in range(0, pictures, BATCH_SIZE):
+        count = min(BATCH_SIZE, pictures - first)
+        with arithmetic(device, precision):
+            loss = criterion(model(images[:count]), labels[:count])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 def measure_speed(data: Loaders, rounds: int) -> list[dict]:
     """Return the pictures per second of both loops, which take turns, one epoch each.
 
-    With growing pictures it is the mean over a training: each size by its share of the epochs.
+    With growing pictures it is the mean over a training: each size by its share of the epochs. With
+    compile=True it is the second epoch, as the first one compiles, and what that takes is a row of
+    its own (nothing is left of an earlier compilation).
     """
     pictures, loaders = len(data.train.dataset), tutorial_loaders(data)
-    theirs, same, grown = (
-        "tutorial loop, batch 100, 32 px",
-        f"train_and_eval, batch {BATCH_SIZE}, 32 px",
-        f"train_and_eval, batch {BATCH_SIZE}, {min(SIZES.values())} to 32 px",
-    )
+    ours = f"train_and_eval, batch {BATCH_SIZE}"
+    theirs, same = "tutorial loop, batch 100, 32 px", f"{ours}, 32 px"
+    grown, compiled = f"{ours}, {min(SIZES.values())} to 32 px", f"{same}, compile=True"
+    bare = f"bare steps, batch {BATCH_SIZE}, 32 px"
     ends = [*SIZES][1:] + [1.0]
     shares = {size: end - start for (start, size), end in zip(SIZES.items(), ends, strict=True)}
-    rates = {name: [] for name in (theirs, same, grown)}
+    rates = {name: [] for name in (theirs, same, compiled, grown, bare)}
+    compiling = []
     for number in range(rounds):
         model, start = tutorial_net(20, 0), time.perf_counter()
         tutorial_epoch(model, torch.optim.Adam(model.parameters()), loaders[0])
         rates[theirs].append(pictures / (time.perf_counter() - start))
-        seconds = {size: seconds_per_epoch(size) for size in shares}
+        seconds = {size: seconds_of_epochs(size)[0] for size in shares}
         rates[same].append(pictures / seconds[32])
         rates[grown].append(pictures / sum(shares[x] * seconds[x] for x in shares))
+        with tempfile.TemporaryDirectory() as empty:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
+            torch.compiler.reset()
+            first, second = seconds_of_epochs(32, 2, compiled=True)
+        rates[compiled].append(pictures / second)
+        compiling.append(first - second)
+        rates[bare].append(pictures / seconds_of_bare_steps(pictures))
         print(number + 1, {name: f"{x[-1]:.0f}/s" for name, x in rates.items()}, flush=True)
     measured = [("pictures per second", *pair) for pair in rates.items()]
-    for name in (same, grown):
-        ratios = [ours / other for ours, other in zip(rates[name], rates[theirs], strict=True)]
+    measured.append(("seconds that compiling takes", compiled, compiling))
+    for name in (same, compiled, grown):
+        ratios = [mine / other for mine, other in zip(rates[name], rates[theirs], strict=True)]
         measured.append(("times as fast", name, ratios))
+    reached = [mine / limit for mine, limit in zip(rates[same], rates[bare], strict=True)]
+    measured.append(("share of the speed of bare steps", same, reached))
     return [
         {"data": "cifar10", "split": "train", "model": "ResNet-20", "recipe": recipe,
          "metric": metric, "value": statistics.median(values), "low": min(values),

@@ -12,6 +12,7 @@ What the calls return is described in the rooms: `resnet_kit.data`, `resnet_kit.
 import importlib
 
 from .classifier import load_classifier, save_classifier
+from .cleaning import clean
 from .data.arrays import array_loaders
 from .data.augmentations import show_augmentations
 from .data.folders import image_folders
@@ -50,7 +51,7 @@ _LATER = {
 }
 
 __all__ = [
-    "accuracy_row", "array_loaders", "cat_dog_ants_bees", "choose", "cifar_resnet",
+    "accuracy_row", "array_loaders", "cat_dog_ants_bees", "choose", "cifar_resnet", "clean",
     "compare_strategies", "data_root", "default_device", "doctor", "draw_block", "draw_net",
     "draw_schedule", "evaluate", "extract_features", "find_lr", "freeze", "grad_cam", "head_of",
     "image_folders", "inspect_folder", "knn_probe", "label_suspects", "line_plot",

@@ -23,10 +23,13 @@ CONTAINERS = (
 def default_device() -> torch.device:
     """Return the device that models go to: CUDA, else Apple's MPS, else the CPU.
 
-    RESNET_KIT_DEVICE (for example `cpu` or `cuda:1`) overrides the choice.
+    Of several processes that torchrun or Accelerate started on a machine, each has a GPU of its
+    own. RESNET_KIT_DEVICE (for example `cpu` or `cuda:1`) overrides the choice.
     """
     if name := os.environ.get("RESNET_KIT_DEVICE"):
         return torch.device(name)
+    if torch.cuda.is_available() and (rank := os.environ.get("LOCAL_RANK")):
+        return torch.device("cuda", int(rank) % torch.cuda.device_count())
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -199,7 +202,10 @@ def _cpu_name() -> str:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free bytes of a CUDA device; else of this machine, or of a container's share."""
+    """Return the free bytes of a CUDA device; else of this machine, or of a container's share.
+
+    Processes that were started together share them.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
@@ -210,10 +216,16 @@ def free_memory(device: torch.device) -> int:
         except (OSError, ValueError):  # no such limit
             continue
         free = min(free, most - taken + (int(cached[1]) if cached else 0))
-    return max(free, 0)
+    return max(free, 0) // processes_here()
 
 
 def cpu_count() -> int:
-    """Return how many cores this process may use."""
+    """Return how many cores this process may use; those started together share them."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // processes_here())
+
+
+def processes_here() -> int:
+    """Return how many processes torchrun or Accelerate started together on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

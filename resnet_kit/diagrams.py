@@ -108,10 +108,16 @@ def _does_nothing(step: Step) -> bool:
     return step.before == step.after and _name(step) in ("getitem", "padding")
 
 
-def _parameters(units: Sequence[Sequence[Step]]) -> int:
-    """Count the parameters of what ran, each once."""
+def _parameters(units: Sequence[Sequence[Step]], *, learning: bool = False) -> int:
+    """Count the parameters of what ran, each once; all of them, or those that learn."""
     ran = [one for unit in units for step in unit for one in (step, *step.main, *step.shortcut)]
-    return sum({p: p.numel() for step in ran for p in step.parameters}.values())
+    found = {p for step in ran for p in step.parameters if p.requires_grad or not learning}
+    return sum(p.numel() for p in found)
+
+
+def _is_frozen(units: Sequence[Sequence[Step]]) -> bool:
+    """Say whether what ran has parameters, and none of them learns."""
+    return _parameters(units) > 0 and _parameters(units, learning=True) == 0
 
 
 def _by_title(given: Modules, shapes) -> dict[str, tuple[nn.Module, Shape]]:
@@ -271,7 +277,8 @@ def draw_net(model: Modules, input_shape: Shape | Mapping[str, Shape]) -> Figure
 
     The higher a box, the larger the map that came out; the wider, the more channels (square roots
     of both). An arc above a block is its shortcut, dashed where it changes the shape; a plain net
-    has none. Below stand the last shape (channels × height × width) and the parameters.
+    has none. Below stand the last shape (channels × height × width) and the parameters. What is
+    frozen (it has parameters, and none asks for a gradient) is hatched.
 
     Args:
         model: a net whose stages are `nn.Sequential`s of blocks, as all of ours and torchvision's
@@ -335,13 +342,16 @@ def _caption(units: list[list[Step]]) -> list[str]:
     """Return what came out of a part, its parameters, and what is in it."""
     kinds = [_block(unit[0])[1] or _words(unit[0])[0].replace("stride ", "/") for unit in units]
     words = [f"{kinds.count(k)} × {k}" if kinds.count(k) > 1 else k for k in dict.fromkeys(kinds)]
-    return [_size(units[-1][-1].after), f"{_parameters(units):,} parameters", *words]
+    state = "frozen" if _is_frozen(units) else "parameters"
+    return [_size(units[-1][-1].after), f"{_parameters(units):,} {state}", *words]
 
 
 def _draw_strip(axes, y: float, title: str, net: dict, wide: float, tall: float) -> float:
     """Draw one net below y; return where it ends."""
-    count = _parameters([unit for units in net.values() for unit in units])
-    _text(axes, 0.15, y - 0.08, f"{title}: {count:,} parameters", size=11, ha="left")
+    every = [unit for units in net.values() for unit in units]
+    count, learning = _parameters(every), _parameters(every, learning=True)
+    some = f", {learning:,} of them learn; hatched: frozen" if learning < count else ""
+    _text(axes, 0.15, y - 0.08, f"{title}: {count:,} parameters{some}", size=11, ha="left")
     columns = np.array(_columns(net, wide))
     columns += (WIDTH - columns.sum()) / len(columns)  # spread over the page
     middle, left, rows = y - 1.3, 0.0, 0
@@ -362,11 +372,12 @@ def _draw_maps(axes, x: float, middle: float, units: list, wide: float, tall: fl
         width, height = wide * _sides(unit)[0], tall * _sides(unit)[1]
         center, low = left + width / 2, middle - height / 2
         color = TINTS["conv" if _block(unit[0])[0] else "other"]
-        axes.bar(center, height, 0.85 * width, low, fc=color, ec=GREY, lw=0.7, snap=False)
+        style = {"fc": color, "ec": GREY, "hatch": "/////" if _is_frozen([unit]) else None}
+        axes.bar(center, height, 0.85 * width, low, **style, lw=0.7, snap=False)
         for addition in [step for step in unit if step.main]:
-            style = (0, (2.5, 1.2)) if addition.before != addition.after else "solid"
+            dashes = (0, (2.5, 1.2)) if addition.before != addition.after else "solid"
             where = (center, low + height + 0.03), width, min(0.4, 2 * width)
-            axes.add_patch(Arc(*where, theta2=180, ec=HIGHLIGHT, lw=1.3, ls=style))
+            axes.add_patch(Arc(*where, theta2=180, ec=HIGHLIGHT, lw=1.3, ls=dashes))
         left += width
 
 

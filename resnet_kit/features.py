@@ -9,11 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .data.loaders import Loaders, batch_loader, check_loaders, counts_of, split_of, splits_of
+from .data.loaders import (
+    Loaders,
+    batch_loader,
+    check_loaders,
+    counts_of,
+    in_order,
+    part_of,
+    split_of,
+    splits_of,
+)
 from .devices import arithmetic, fast_format, memory_format, place, resolve_precision, send
 from .evaluation.evaluation import Evaluation, checked_batch, checked_logits
 from .models.transfer import check_model, head_name, kept_modes
-from .settings import Interrupts, check_count, counted, progress_bar
+from .settings import check_count, counted, progress_bar
+from .world import World, this_world
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -76,8 +86,8 @@ def extract_features(
     check_model(model)
     check_loaders(loaders)
     check_count("views", views)
-    parts = {}
-    with Interrupts() as interrupts, kept_modes(model):
+    parts, world = {}, this_world()
+    with world.interrupts() as interrupts, kept_modes(model), world.together():
         device = place(model)
         precision = resolve_precision(device, precision)
         with memory_format(model, fast_format(device, precision)):
@@ -92,9 +102,10 @@ def extract_features(
                 for epoch in epochs:
                     if epoch is not None and hasattr(loader.sampler, "set_epoch"):
                         loader.sampler.set_epoch(epoch)
-                    bar = progress_bar(loader, description=split, show=progress)
-                    batches = interrupts.batches(bar)
-                    found.append(_before_the_head(model, batches, device, precision))
+                    part = part_of(loader, world, even=False)
+                    show = progress and world.rank == 0
+                    batches = interrupts.batches(progress_bar(part, description=split, show=show))
+                    found.append(_before_the_head(model, batches, device, precision, world))
                 features, labels = map(torch.stack, zip(*found, strict=True))
                 parts[split] = features.to(device), labels
         interrupts.check()
@@ -117,7 +128,7 @@ def features_of(
 
 
 def _before_the_head(
-    model: nn.Module, batches, device: torch.device, precision: str
+    model: nn.Module, batches, device: torch.device, precision: str, world: World
 ) -> tuple[Tensor, Tensor]:
     """Return the inputs of the head, `(N, D)`, and the labels, `(N,)`, on the CPU."""
     rows, labels = [], []
@@ -131,6 +142,7 @@ def _before_the_head(
             labels.append(targets.cpu())
     finally:
         hook.remove()
+    rows, labels = zip(*in_order(list(zip(rows, labels, strict=True)), world), strict=True)
     if rows[0].ndim != 2:
         raise ValueError(
             f"the head gets inputs of shape {tuple(rows[0].shape)}; expected features (N, D): take "

@@ -3,8 +3,11 @@
 import ast
 import multiprocessing
 import os
+import pickle
 import signal
+import socket
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -72,6 +75,68 @@ def elsewhere(processes):
             return pool.submit(function, *arguments).result()
 
     return call
+
+
+class Together:
+    """Processes that form one world over gloo and call a function each."""
+
+    def __init__(self, context, size: int, function, arguments):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.running, self.answers = [], []
+        for rank in range(size):
+            own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+            own |= {"LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1"}
+            own |= {"RESNET_KIT_DEVICE": "cpu", "OMP_NUM_THREADS": 1}
+            environment = dict(os.environ) | {name: str(value) for name, value in own.items()}
+            answer, sender = context.Pipe(duplex=False)
+            given = environment, sender, function, arguments
+            process = context.Process(target=call_in_world, args=given)
+            process.start()
+            sender.close()  # so that the end of the process ends the pipe
+            self.running.append(process)
+            self.answers.append(answer)
+
+    def results(self, seconds: float = 60) -> list:
+        """What each returned, or the text of its error; None where it was killed."""
+        end = time.monotonic() + seconds
+        found = []
+        try:
+            for answer in self.answers:
+                assert answer.poll(max(0, end - time.monotonic())), f"no end after {seconds} s"
+                try:
+                    found.append(pickle.loads(answer.recv_bytes()))
+                except EOFError:
+                    found.append(None)
+        finally:
+            for process in self.running:
+                process.join(max(0, end - time.monotonic()))
+                process.kill()
+        return found
+
+
+def call_in_world(environment: dict[str, str], sender, function, arguments) -> None:
+    take_environment(environment)
+    torch.set_num_threads(1)
+    usual = multiprocessing.get_all_start_methods()[0]
+    multiprocessing.set_start_method(usual, force=True)  # of the workers
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        answer = function(*arguments)
+    except Exception as error:
+        answer = f"{type(error).__name__}: {error}"
+    sender.send_bytes(pickle.dumps(answer))  # plain, so that it outlives the process
+
+
+@pytest.fixture
+def together(processes):
+    """Start a function in several processes that form a world; see `Together`."""
+
+    def start(function, *arguments, size: int = 2) -> Together:
+        return Together(processes, size, function, arguments)
+
+    return start
 
 
 @pytest.fixture

@@ -221,6 +221,42 @@ def test_features_once_are_timed_against_a_frozen_loop(folder, tmp_path, monkeyp
         assert accuracy is None if run is script.bare_forward else 0 <= accuracy <= 1
 
 
+def test_fine_tuning_is_timed_side_by_side(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import side_by_side as script
+
+    for name in ("c", "d"):  # the benchmark has four classes
+        shutil.copytree(folder / "train" / "a", folder / "train" / name)
+        shutil.copytree(folder / "eval" / "a", folder / "eval" / name)
+    source = rk.weights("resnet18", None)
+    for run in (script.ours, script.tutorial, script.bare_steps):
+        seconds = run(folder, source, 32, 2)
+        assert len(seconds) == 2 and min(seconds) > 0, run
+    given = Namespace(arch="resnet18", size=32)
+    tutorial = "tutorial loop, batch 6"
+    measured = {script.OURS: [[5.0, 2.0, 4.0]], tutorial: [[9.0, 9.0, 9.0]]}
+    measured[script.BARE] = [[7.0, 1.5, 1.5]]
+    rows = {(r["recipe"], r["metric"]): r["value"] for r in script.rows_of(given, measured)}
+    assert rows[script.OURS, f"times as fast as {tutorial}"] == 3.0
+    assert rows[script.OURS, "share of our epoch that bare steps take"] == 0.5
+    assert rows[tutorial, "seconds per epoch, from the second on"] == 9.0
+    assert rows[script.OURS, "seconds of the first epoch"] == 5.0
+
+
+def test_reading_and_overhead_are_measured(folder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import overhead
+    import reading_speed
+
+    for name, way in reading_speed.WAYS.items():
+        assert reading_speed.seconds_of(way, folder / "train") > 0, name
+    reading_speed.write_noise(tmp_path / "noise", 5)
+    assert rk.inspect_folder(tmp_path / "noise", progress=False).problems().empty
+    monkeypatch.setattr(overhead, "STEPS", 3)
+    for loop in (overhead.bare_loop, overhead.our_loop):
+        assert overhead.seconds_per_step(loop) > 0
+
+
 def test_augmentations_are_named_on_the_command_line(pretraining):
     found = pretraining.augmentation("crop:0.25,flip,jitter:0.4")
     assert found == (ResizedCrop(0.25), Flip(), ColorJitter(0.4))

@@ -226,6 +226,22 @@ def test_maps_shrink_and_channels_grow():
     ]  # fmt: skip
 
 
+def test_what_is_frozen_is_hatched_and_said():
+    model = torchvision.models.resnet18(num_classes=4)
+    rk.freeze(model)
+    rk.unfreeze(model, "layer4.1", "fc")
+    figure = rk.draw_net(model, (3, 64, 64))
+    boxes = [bar for bar in figure.axes[0].patches if type(bar).__name__ == "Rectangle"]
+    hatched = [bool(bar.get_hatch()) for bar in boxes]
+    # input, convolution and pool; eight blocks, the last of which learns; average and head
+    assert hatched == [False, True, False, *[True] * 7, False, False, False]
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert f"{learning:,} of them learn; hatched: frozen" in texts(figure)[0]
+    states = [text.split("\n")[1].split()[1] for text in texts(figure) if "\n" in text]
+    assert states == ["frozen", "frozen", "frozen", "frozen", "parameters", "parameters"]
+    assert_readable(figure)
+
+
 def test_a_plain_net_has_no_arcs_and_nets_stand_below_each_other():
     nets = {"residual": rk.cifar_resnet(20), "plain": rk.cifar_resnet(20, plain=True)}
     figure = rk.draw_net(nets, (3, 32, 32))

@@ -35,7 +35,7 @@ def test_a_sound_machine_has_no_trouble(data_root):
     ] == []
     text = repr(found)
     assert "torch, torchvision" in text and "drawn ones stand in" in text
-    assert "own: resnet18-tiny" in text and "QUICK" in text
+    assert "own: cifar_resnet20-cifar10, resnet18-tiny" in text and "QUICK" in text
     assert len(text.splitlines()) == len(found.lines) + len(found.troubles())
 
 

@@ -113,7 +113,7 @@ def test_readme_has_one_line_to_open_and_one_to_test():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("python3 -m venv")]
     assert len(lines) == 2 and "jupyter lab" in lines[0]
-    assert lines[1].endswith("pytest --nbval-lax")
+    assert lines[1].endswith("pytest --nbval-lax -n auto --dist loadscope")
 
 
 def test_the_tables_are_what_the_results_say(monkeypatch):

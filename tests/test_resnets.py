@@ -1,11 +1,25 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from resnet_kit import evaluate, head_of, named_dataset, seed_everything, train_and_eval
+from resnet_kit import (
+    array_loaders,
+    evaluate,
+    head_of,
+    named_dataset,
+    read_results,
+    seed_everything,
+    train_and_eval,
+)
+from resnet_kit.files import read_weights
 from resnet_kit.models import resnets
+from resnet_kit.models.weights import shipped_file
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 TEN = [
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",
@@ -197,3 +211,34 @@ def test_a_strangers_trained_weights_fit_once_their_keys_are_renamed():
     theirs, found = evaluate(stranger, data.test), evaluate(net, data.test)
     assert found.accuracy == theirs.accuracy > 0.8
     assert np.allclose(found.probabilities, theirs.probabilities, atol=1e-5)
+
+
+def test_a_trained_resnet20_travels_with_the_package():
+    net = resnets.cifar_resnet(20, weights="cifar10")
+    path = shipped_file("cifar_resnet20", "cifar10")
+    state, about = read_weights(path)
+    assert path.stat().st_size < 0.7e6 and state["conv1.weight"].dtype == torch.float16
+    assert net.prepared == (tuple(about["mean"]), tuple(about["std"]))
+    assert net.fc.classes == tuple(about["classes"]) and net.fc.classes[0] == "airplane"
+    assert torch.equal(net.conv1.weight, state["conv1.weight"].float())
+    epochs = about["command"].split("--epochs ")[1].split()[0]
+    recorded = read_results(RESULTS / f"cifar10_ours_{epochs}_growing.json")
+    values = {row["split"]: row["value"] for row in recorded["rows"]}
+    assert values == {"val": about["val_accuracy"], "test": about["test_accuracy"]}
+    assert recorded["command"] == about["command"] and values["test"] > 0.85
+    with pytest.raises(ValueError, match="no weights of a cifar_resnet56 for 'cifar10'"):
+        resnets.cifar_resnet(56, weights="cifar10")
+    with pytest.raises(ValueError, match="fc"):
+        resnets.cifar_resnet(20, num_classes=4, weights="cifar10")
+
+
+def test_the_trained_resnet20_scores_what_was_recorded(real_data):
+    net = resnets.cifar_resnet(20, weights="cifar10")
+    about = read_weights(shipped_file("cifar_resnet20", "cifar10"))[1]
+    with np.load(real_data / "cifar10" / "test_exact_1017.npz") as arrays:
+        test = arrays["images"], arrays["labels"]
+    mean, std = net.prepared
+    data = array_loaders(test=test, classes=about["classes"], mean=mean, std=std)
+    result = evaluate(net, data.test, progress=False)
+    assert len(result.labels) == about["test_pictures"]
+    assert abs(result.accuracy - about["test_accuracy"]) < 0.005  # in half precision

@@ -3,6 +3,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -1169,14 +1170,18 @@ def test_samplers_with_numbers_of_their_own_are_resumed_bit_for_bit(tmp_path, so
     assert same(whole, trained(3, checkpoint=tmp_path, resume=True)[0])
 
 
-def test_several_processes_are_refused(monkeypatch):
+def test_several_processes_without_accelerate_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(RuntimeError, match="4 processes train at once, which is not supported"):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    needed = "4 processes at once need Accelerate: pip install accelerate"
+    with pytest.raises(RuntimeError, match=needed):
         run()
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(RuntimeError, match="4 processes"):
+    with pytest.raises(RuntimeError, match=needed):
         rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, tensor_loader())
+    with pytest.raises(RuntimeError, match=needed):
+        rk.evaluate(model, tensor_loader())
 
 
 @pytest.mark.usefixtures("on_cpu")

@@ -118,13 +118,13 @@ def _sightings(loaders: Loaders, place: int) -> Iterator[tuple[int, Tensor]]:
     mean, std = (torch.tensor(x)[:, None, None] for x in (loaders.mean, loaders.std))
     sampler = copy.copy(loader.sampler)  # the loader's own goes on where it is
     sampler.set_epoch(1)
+    in_memory = isinstance(loader.dataset, ArrayPictures)  # takes batches, and leaves none out
     while True:
-        epoch, order = sampler.next_order()
-        if loader.drop_last:
-            order = order[: len(loader) * loader.batch_size]
-        for draw in (order == place).nonzero().flatten().tolist():
+        epoch, order, _ = sampler.next_order()
+        seen = order if in_memory else order[: len(sampler)]
+        for draw in (seen == place).nonzero().flatten().tolist():
             key = (epoch, place) if sampler.weights is None else (epoch, place, draw)
-            if isinstance(loader.dataset, ArrayPictures):  # takes batches
+            if in_memory:
                 key = epoch, *(torch.tensor([number]) for number in key[1:])
             image = loader.dataset[key][0].cpu()
             yield epoch, (image.reshape(image.shape[-3:]) * std + mean).clamp(0, 1)

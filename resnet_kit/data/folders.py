@@ -311,7 +311,7 @@ def image_folders(
     labels = splits["train"].labels
     weights = balancing_weights(labels) if balanced else None
     return Loaders(
-        train=loader("train", EpochSampler(len(labels), seed, weights)),
+        train=loader("train", EpochSampler(len(labels), seed, weights, batch_size)),
         val=loader("val"),
         test=loader("test") if "test" in splits else None,
         classes=splits["train"].classes,
@@ -327,15 +327,12 @@ def _loader(
     dataset: PictureFiles, batch_size: int, workers: int, sampler: Sampler | None
 ) -> DataLoader:
     """Return the batches of a data set: in order, or as a sampler for training says."""
-    one_is_left = len(dataset) > batch_size and len(dataset) % batch_size == 1
     on_cpu = dataset.decoded is None or dataset.decoded.device.type == "cpu"
     return PictureLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         collate_fn=Samples.batch,
-        # BatchNorm cannot train on one picture: it is left out, another one in each epoch.
-        drop_last=sampler is not None and one_is_left,
         num_workers=workers,
         pin_memory=on_cpu and default_device().type == "cuda",
         # Forked workers start in milliseconds; elsewhere each has to import torch first.

@@ -1,9 +1,7 @@
 """Look at a folder of pictures before training on it: what is broken, odd, twice or leaking."""
 
 import hashlib
-import json
 import os
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import to_pil_image
 
-from ..files import atomic_file
 from ..settings import counted, in_threads, progress_bar, short_path, shown_names
 from .duplicates import Fingerprint, find_pairs, groups_of
 from .folders import SPLITS, check_no_splits, is_split
@@ -31,6 +28,7 @@ from .images import (
     read_image,
     rgb_pixels,
 )
+from .quarantine import move_files, place_aside, quarantine_of, undo_moves
 
 SMALL, LARGE = 32, 20_000_000  # pixels: of a side, of the whole picture
 LONG = 4  # times as long as wide
@@ -269,7 +267,7 @@ class FolderReport:
 
         A list in it says where each came from, for `undo_quarantine`. Nothing is deleted.
         """
-        folder = self._aside()
+        folder = quarantine_of(self.root)
         files = list(dict.fromkeys([files] if isinstance(files, str) else files))
         missing = [name for name in files if not _is_file_or_link(self.root / name)]
         if missing:
@@ -277,29 +275,12 @@ class FolderReport:
         taken = [name for name in files if os.path.lexists(folder / name)]
         if taken:
             raise FileExistsError(f"{folder / taken[0]} is there already; nothing was moved")
-        _write_moves(folder, [*_read_moves(folder), *files])
-        for name in files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(self.root / name, folder / name)
+        move_files(self.root, {name: place_aside(self.root, name) for name in files})
         return folder
 
     def undo_quarantine(self) -> int:
-        """Move everything back to where it was; return how many files."""
-        folder = self._aside()
-        moves = [name for name in _read_moves(folder) if _is_file_or_link(folder / name)]
-        taken = [name for name in moves if os.path.lexists(self.root / name)]
-        if taken:
-            raise FileExistsError(f"{self.root / taken[0]} is there again; nothing was moved")
-        for name in moves:
-            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(folder / name, self.root / name)
-        if folder.is_dir():
-            _write_moves(folder, [])
-        return len(moves)
-
-    def _aside(self) -> Path:
-        root = self.root.resolve()
-        return root.with_name(f"{root.name}_quarantine")
+        """Move everything back to where it was, also what `clean` moved; return how many moves."""
+        return undo_moves(self.root)
 
     def _odd_classes(self) -> list[tuple[str, str]]:
         """Classes that some split lacks, and classes without a usable picture."""
@@ -341,14 +322,3 @@ class FolderReport:
             f"{text}; no splits yet: {counted(near, 'near pair')} can be torn apart by one; "
             "image_folders(root, groups=report.group_of) keeps them together"
         )
-
-
-def _read_moves(folder: Path) -> list[str]:
-    path = folder / "moved.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-
-def _write_moves(folder: Path, names: list[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "moved.json") as temporary:
-        temporary.write_text(json.dumps(names, indent=1), encoding="utf-8")

@@ -5,14 +5,17 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
 
-from ..settings import check_count, listed, mixed_seed, wrong
+from ..settings import check_count, listed, mixed_seed, own_random_numbers, seed_everything, wrong
+from ..world import World
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -75,32 +78,69 @@ class EpochSampler(Sampler):
     (epoch, index, draw), so that each draw of a picture has random numbers of its own. The epoch
     travels with the index, so that workers that live on know it too. It counts up by itself from
     1; `set_epoch` (which `train_and_eval` calls) sets it.
+
+    BatchNorm cannot train on one picture: where `batch_size` would leave one alone in the last
+    batch, it is left out, another one in each epoch.
     """
 
-    def __init__(self, count: int, seed: int | None, weights: Tensor | None = None):
+    def __init__(
+        self,
+        count: int,
+        seed: int | None,
+        weights: Tensor | None = None,
+        batch_size: int | None = None,
+    ):
         self.count, self.seed, self.weights, self.epoch = count, seed, weights, 1
+        self.batch_size, self.rank, self.processes = batch_size, 0, 1
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is."""
         self.epoch = epoch
 
-    def next_order(self) -> tuple[int, Tensor]:
-        """Return the epoch and its order; without seed nothing is shuffled, and the epoch is 0."""
+    @contextmanager
+    def divided(self, world: World):
+        """Inside, leave every process a part of each epoch, all of one size.
+
+        Process r takes the places r, r + P, r + 2P, … of the order. The last ones, fewer than the
+        P processes, are left out: other pictures in each epoch.
+        """
+        self.rank, self.processes = world.rank, world.size
+        try:
+            yield
+        finally:
+            self.rank, self.processes = 0, 1
+
+    @property
+    def share(self) -> int:
+        """How many places of the order this process takes."""
+        return self.count // self.processes
+
+    def next_order(self) -> tuple[int, Tensor, Tensor]:
+        """Return the epoch, its order, and the places in it: those of this process.
+
+        Without seed nothing is shuffled, and the epoch is 0.
+        """
+        places = torch.arange(self.rank, self.share * self.processes, self.processes, device="cpu")
         if self.seed is None:
-            return 0, torch.arange(self.count, device="cpu")
+            return 0, places, places
         epoch = self.epoch
         self.epoch += 1
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
         if self.weights is not None:
-            return epoch, self.weights.multinomial(self.count, True, generator=generator)
-        return epoch, torch.randperm(self.count, generator=generator, device="cpu")
+            order = self.weights.multinomial(self.count, True, generator=generator)
+        else:
+            order = torch.randperm(self.count, generator=generator, device="cpu")
+        return epoch, order[places], places
 
     def __len__(self) -> int:
-        return self.count
+        size = self.batch_size
+        one_is_left = size is not None and self.share > size and self.share % size == 1
+        return self.share - one_is_left
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        epoch, order = self.next_order()
-        for draw, index in enumerate(order.tolist()):
+        epoch, order, places = self.next_order()
+        pairs = zip(order.tolist(), places.tolist(), strict=True)
+        for index, draw in islice(pairs, len(self)):
             yield (epoch, index) if self.weights is None else (epoch, index, draw)
 
 
@@ -144,18 +184,16 @@ class EpochBatchSampler(EpochSampler):
     def __init__(
         self, count: int, batch_size: int, seed: int | None = None, weights: Tensor | None = None
     ):
-        super().__init__(count, seed, weights)
-        self.batch_size = batch_size
+        super().__init__(count, seed, weights, batch_size)
 
     def __len__(self) -> int:
-        full, rest = divmod(self.count, self.batch_size)
+        full, rest = divmod(self.share, self.batch_size)
         return full + (rest > 1 or full == 0)
 
     def __iter__(self) -> Iterator[tuple]:
-        epoch, order = self.next_order()
-        draws = torch.arange(self.count)
+        epoch, order, draws = self.next_order()
         starts = range(0, len(self) * self.batch_size, self.batch_size)
-        for start, end in zip(starts, [*starts[1:], self.count], strict=True):
+        for start, end in zip(starts, [*starts[1:], self.share], strict=True):
             batch = epoch, order[start:end]
             yield batch if self.weights is None else (*batch, draws[start:end])
 
@@ -167,6 +205,89 @@ def batch_loader(
     sampler = EpochBatchSampler(len(dataset), batch_size, seed, weights)
     # A generator of its own: torch's is left alone.
     return DataLoader(dataset, batch_size=None, sampler=sampler, generator=torch.Generator())
+
+
+class Part:
+    """What one of several processes takes of a loader's batches: one in each round, as all do.
+
+    `even`, for training: all take as many. Our own loaders give each process batches of its own,
+    and leave out what does not divide; Accelerate fills the last round of another DataLoader with
+    pictures from its beginning; of anything else an incomplete round is left out. Once the first
+    batch has come, so that the order was drawn alike, each process has random numbers of its own.
+
+    Else, for evaluation: each batch goes to one process, as it is. Those that have none in the last
+    round get None; `in_order` puts together what came of the batches.
+    """
+
+    def __init__(self, loader, world: World, *, even: bool):
+        self.loader, self.world, self.even = loader, world, even
+        sampler = getattr(loader, "sampler", None)
+        self.sampler = sampler if even and isinstance(sampler, EpochSampler) else None
+        self.prepared = None
+        if self.sampler is not None and sampler.count < world.size:
+            raise ValueError(
+                f"{sampler.count} training pictures for {world.size} processes; expected at least "
+                "one each: start fewer"
+            )
+        if self.sampler is None and _can_be_prepared(loader, even):
+            from accelerate.data_loader import prepare_data_loader
+
+            with own_random_numbers(0):  # it may draw a seed for the order, the same in all
+                prepared = prepare_data_loader(
+                    loader, num_processes=world.size, process_index=world.rank, even_batches=even
+                )
+            self.prepared = prepared.base_dataloader  # Accelerate's own would set another epoch
+
+    def __len__(self) -> int:
+        if self.sampler is not None:
+            with self.sampler.divided(self.world):
+                return len(self.loader)
+        if self.prepared is not None and self.even:
+            return len(self.prepared)
+        full, rest = divmod(len(self.loader), self.world.size)
+        return full + (rest > 0 and not self.even)
+
+    def __iter__(self) -> Iterator:
+        if not self.even:
+            with own_random_numbers(0):  # whatever shuffles does it alike in all processes
+                yield from self._rounds()
+            return
+        for number, batch in enumerate(self._rounds()):
+            if number == 0:
+                seed_everything(mixed_seed(torch.initial_seed(), self.world.rank))
+            yield batch
+
+    def _rounds(self) -> Iterator:
+        if self.sampler is not None:
+            with self.sampler.divided(self.world):
+                yield from self.loader
+        elif self.prepared is not None:
+            yield from self.prepared
+            yield from [None] * (len(self) - len(self.prepared))
+        else:
+            batches = iter(self.loader)
+            while group := list(islice(batches, self.world.size)):
+                group += [None] * (self.world.size - len(group))
+                if not self.even or None not in group:
+                    yield group[self.world.rank]
+
+
+def _can_be_prepared(loader, even: bool) -> bool:
+    """True for what Accelerate divides into batches of which none is lost."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return False
+    return type(loader.batch_sampler) is BatchSampler and (even or not loader.drop_last)
+
+
+def part_of(loader, world: World, *, even: bool):
+    """Return what this process takes of a loader, see `Part`; a process alone takes all of it."""
+    return loader if world.size == 1 else Part(loader, world, even=even)
+
+
+def in_order(batches: list, world: World) -> list:
+    """Return what came of all batches of an uneven `Part`, in every process, as one would."""
+    rounds = zip_longest(*world.gather(batches))
+    return [batch for found in rounds for batch in found if batch is not None]
 
 
 class TransformedLoader:

@@ -12,10 +12,11 @@ from torch.utils.data import SequentialSampler
 from torchvision.transforms.v2 import functional as F
 
 from ..data.images import read_image, trimmed
-from ..data.loaders import check_loader
+from ..data.loaders import check_loader, in_order, part_of
 from ..devices import arithmetic, place, resolve_precision, send
 from ..models.transfer import check_model, find_head, kept_modes
-from ..settings import Interrupts, counted, listed, progress_bar, shown_names
+from ..settings import counted, listed, progress_bar, shown_names
+from ..world import this_world
 from .grad_cam import grad_cam
 
 UNLABELLED = -100  # torch's default `ignore_index`
@@ -268,29 +269,32 @@ def evaluate(
 
     The loss is the mean cross-entropy over pictures. Every module keeps the mode (train or eval)
     that it had. Class names and files are the data set's. A `Classifier` is scored on the pictures
-    themselves, with classes matched by name (see `Classifier.score`).
+    themselves, with classes matched by name (see `Classifier.score`). Several processes divide the
+    batches, and each gets the score of all of them.
     """
     check_loader("loader", loader)
     if hasattr(model, "score") and hasattr(model, "predict"):  # a Classifier, on a higher floor
         return model.score(loader, progress=progress)
     check_model(model)
-    criterion = nn.CrossEntropyLoss()
-    probabilities, labels, losses = [], [], []
-    with Interrupts() as interrupts, kept_modes(model):
+    world, criterion, found = this_world(), nn.CrossEntropyLoss(), []
+    with world.interrupts() as interrupts, kept_modes(model), world.together():
         device = place(model)
         precision = resolve_precision(device, precision)
-        batches = interrupts.batches(progress_bar(loader, description="evaluate", show=progress))
+        part = part_of(loader, world, even=False)
+        bar = progress_bar(part, description="evaluate", show=progress and world.rank == 0)
+        batches = interrupts.batches(bar)
         for logits, targets in predict_batches(model, batches, device, precision):
-            probabilities.append(logits.softmax(1))
-            labels.append(targets)
-            losses.append(criterion(logits, targets) * len(targets))
-    if not labels:
+            losses = criterion(logits, targets) * len(targets)
+            found.append((logits.softmax(1), targets, losses))
+        found = in_order([tuple(tensor.cpu() for tensor in batch) for batch in found], world)
+    if not found:
         raise ValueError("the loader is empty; expected at least one batch of (inputs, labels)")
+    probabilities, labels, losses = zip(*found, strict=True)
     count = sum(map(len, labels))
     return Evaluation(
         loss=torch.stack(losses).sum().item() / count,
-        labels=torch.cat(labels).long().cpu().numpy(),
-        probabilities=torch.cat(probabilities).cpu().numpy(),
+        labels=torch.cat(labels).long().numpy(),
+        probabilities=torch.cat(probabilities).numpy(),
         classes=_class_names(model, loader, probabilities[0].shape[1]),
         files=_files_in_order(loader, count),
     )

@@ -1,10 +1,8 @@
 """What is refused, and what is said, before a training costs time."""
 
-import os
 import warnings
 from collections.abc import Callable
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -12,18 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ..data.loaders import EpochSampler, check_loader
 from ..models.transfer import check_model
 from ..settings import check_count, counted, wrong
-
-
-def check_one_process() -> None:
-    """Refuse several processes: each would choose a best epoch and write the files of its own."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        world = torch.distributed.get_world_size()
-    if world > 1:
-        raise RuntimeError(
-            f"{world} processes train at once, which is not supported; start one: python instead "
-            "of torchrun"
-        )
+from ..world import World
 
 
 def check_plan(epochs, patience, checkpoint, checkpoint_every, resume) -> None:
@@ -112,6 +99,18 @@ def announce_other_statistics(model: nn.Module, loader) -> None:
             "The pictures are normalised with other statistics than those that the weights were "
             "trained with; like=weights in image_folders or array_loaders takes the weights' own."
         )
+
+
+def pictures_a_step(world: World, batch_size: int | None, accumulate: int) -> int | None:
+    """Return how many pictures a step takes, which of several processes the first one says."""
+    if batch_size is None:
+        return None
+    pictures = world.size * batch_size * accumulate
+    if world.size > 1 and world.rank == 0:
+        factors = f"{world.size} processes with batches of {batch_size}"
+        times = f", accumulate={accumulate}" if accumulate > 1 else ""
+        print(f"{pictures} pictures a step: {factors}{times}. The best rate depends on it.")
+    return pictures
 
 
 def length_of(loader) -> int | None:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import ConcatDataset, Subset
 
+from ..data.loaders import part_of
 from ..devices import (
     arithmetic,
     exact_float32,
@@ -35,7 +36,6 @@ from ..evaluation.evaluation import (
 from ..files import put_weights
 from ..models.transfer import train_mode
 from ..settings import (
-    Interrupts,
     counted,
     keep_freed_memory,
     mixed_seed,
@@ -44,15 +44,16 @@ from ..settings import (
     seed_everything,
     user_path,
 )
+from ..world import World, this_world
 from .checks import (
     announce_lasting_workers,
     announce_other_statistics,
     check_loaders,
     check_objects,
-    check_one_process,
     check_plan,
     check_scheduler,
     length_of,
+    pictures_a_step,
 )
 from .state import History, RunSettings, TrainingRun, copied, own_folder, plan_of, restore, save
 
@@ -61,7 +62,7 @@ class Meter:
     """Sums of loss and correct predictions; they stay on the device until they are read."""
 
     def __init__(self, device: torch.device):
-        self.loss = torch.zeros((), device=device)
+        self.loss: Tensor | float = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.weight, self.seen, self.batches = 0, 0, 0
         self.first_bad = torch.zeros((), dtype=torch.int64, device=device)
@@ -77,11 +78,20 @@ class Meter:
         self.weight += weight
         self.seen += len(labels)
 
+    def join(self, world: World) -> "Meter":
+        """Add what the other processes counted; a GPU has to wait here."""
+        sums = self.loss.item(), float(self.weight), self.correct.item(), self.seen
+        parts = world.gather((self.first_bad.item(), *sums))
+        bad, *sums = zip(*parts, strict=True)
+        self.loss, self.weight, self.correct, self.seen = map(sum, sums)
+        self.first_bad = min(filter(None, bad), default=0)
+        return self
+
     def read(self) -> tuple[float, float]:
         """Return mean loss and accuracy per picture; a GPU has to wait here."""
         if not self.seen:
             raise ValueError("the loader is empty; expected at least one batch of (inputs, labels)")
-        return self.loss.item() / float(self.weight), self.correct.item() / self.seen
+        return float(self.loss) / float(self.weight), int(self.correct) / self.seen
 
 
 def weight_of(criterion: Callable, labels: Tensor) -> Tensor | int:
@@ -107,19 +117,20 @@ def train_step(run: TrainingRun, batches: list, meter: Meter) -> None:
     """Take one optimizer step on a batch, or on several that count as one large one."""
     batches = [checked_batch(batch) for batch in batches]
     weights = [weight_of(run.criterion, labels) for _, labels in batches]
-    whole = sum(weights)
-    for (inputs, labels), weight in zip(batches, weights, strict=True):
+    whole = run.world.mean(sum(weights))  # as gradients become the mean over all processes
+    for number, ((inputs, labels), weight) in enumerate(zip(batches, weights, strict=True), 1):
         inputs = send(inputs, run.device)
         if inputs.ndim == 4 and run.memory_format is not None:
             inputs = inputs.contiguous(memory_format=run.memory_format)
-        with exact_float32(run.settings.precision):  # on the way back too
+        reducing = run.world.reducing(run.wrapped, number == len(batches))
+        with reducing, exact_float32(run.settings.precision):  # on the way back too
             with arithmetic(run.device, run.settings.precision):
                 logits = checked_logits(run.forward, inputs)
                 check_outputs(logits, labels)
                 labels = send(labels, run.device)
                 loss = run.criterion(logits, labels)
-            share = loss if sums_up(run.criterion) else loss * (weight / whole)
-            run.scaler.scale(share).backward()
+            share = run.world.size if sums_up(run.criterion) else weight / whole
+            run.scaler.scale(loss * share).backward()
         meter.add(loss / weight if sums_up(run.criterion) else loss, weight, logits, labels)
     if run.settings.clip_norm is not None:
         run.scaler.unscale_(run.optimizer)
@@ -139,14 +150,14 @@ def train_epoch(run: TrainingRun, loader, bar) -> Meter:
     meter, shown = Meter(run.device), time.perf_counter()
     for batches in _groups(run.interrupts.batches(loader), run.settings.accumulate):
         _step_in_memory(run, batches, meter)
-        run.interrupts.check()
         bar.update(len(batches))
         if not bar.disable and time.perf_counter() - shown > 0.25:
             loss, accuracy = meter.read()
             best = run.history.best_text()
             bar.set_postfix_str(f"loss {loss:.3f}, train {accuracy:.1%}, {best}")
             shown = time.perf_counter()
-    return meter
+    run.world.average_statistics(run.model, run.scored)
+    return meter.join(run.world)
 
 
 def _step_in_memory(run: TrainingRun, batches: list, meter: Meter) -> None:
@@ -180,8 +191,7 @@ def validate(run: TrainingRun, loader) -> Meter:
     for logits, labels in predict_batches(run.scored, batches, run.device, run.settings.precision):
         loss, weight = run.criterion(logits, labels), weight_of(run.criterion, labels)
         meter.add(loss / weight if sums_up(run.criterion) else loss, weight, logits, labels)
-        run.interrupts.check()
-    return meter
+    return meter.join(run.world)
 
 
 def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> str:
@@ -190,17 +200,16 @@ def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> st
     Return "", or which batch gave a loss that is not finite; then there is no new row.
     """
     start = time.perf_counter()
-    seed_epoch(run.settings.seed, epoch, train_loader, val_loader)
     bar.set_description(f"epoch {epoch}")
     trained = train_epoch(run, train_loader, bar)
     train_loss, train_accuracy = trained.read()
     if not math.isfinite(train_loss):
-        return f"batch {trained.first_bad.item()} of epoch {epoch}"
+        return f"batch {trained.first_bad} of epoch {epoch}"
     lr = float(run.optimizer.param_groups[0]["lr"])
     validated = validate(run, val_loader)  # the last step can break weights that gave a finite loss
     val_loss, val_accuracy = validated.read()
     if not math.isfinite(val_loss):
-        return f"val batch {validated.first_bad.item()} of epoch {epoch}"
+        return f"val batch {validated.first_bad} of epoch {epoch}"
     if isinstance(run.scheduler, ReduceLROnPlateau):
         run.scheduler.step(val_loss)
     elif run.scheduler is not None and run.settings.scheduler_every == "epoch":
@@ -214,6 +223,7 @@ def one_epoch(run: TrainingRun, epoch: int, train_loader, val_loader, bar) -> st
         "lr": lr,
         "seconds": time.perf_counter() - start,
     }
+    row = run.world.once(lambda: row)  # the seconds of one process for all
     if run.history.is_best(row):  # the copy first: the history must not name weights that are lost
         run.best, run.beginning = copied(run.scored.state_dict()), None
     run.history.add(row)
@@ -286,6 +296,8 @@ def train_and_eval(
     the highest val accuracy; ties keep the earlier epoch. What is frozen stays in eval mode.
     Stopping the cell (KeyboardInterrupt) is a normal end: the best weights so far are in the model
     and the history so far is returned, with `stopped="interrupted"`.
+    Processes that torchrun or Accelerate started take each step together; the loaders' batch size
+    is that of one process (docs/several.md).
 
     Args:
         scheduler_every: "epoch" or "step" (an optimizer step). A scheduler that wants a metric gets
@@ -303,8 +315,8 @@ def train_and_eval(
         clip_norm: largest norm of all gradients together.
         average: decay in 0…1 of a running average of the weights, updated after each step
             (0.999, say); the average is validated and kept instead of the weights themselves.
-        on_epoch_end: called with the history after each epoch, before its checkpoint is written,
-            for a log of your own: with TensorBoard's `writer`,
+        on_epoch_end: called with the history after each epoch, before its checkpoint is written
+            (in every process), for a log of your own: with TensorBoard's `writer`,
             `lambda history: writer.add_scalars("run", history.rows[-1], len(history.rows))`.
 
     Raises:
@@ -312,15 +324,16 @@ def train_and_eval(
         Exception: whatever a loader or the model raises; the best weights so far are in the model,
             and the error carries the history so far as `error.history`.
     """
-    check_one_process()
     check_plan(epochs, patience, checkpoint, checkpoint_every, resume)
     check_objects(model, criterion, optimizer)
     check_scheduler(scheduler, scheduler_every, optimizer)
     check_loaders(train_loader, val_loader)
-    if checkpoint is not None:
+    world = this_world()
+    if checkpoint is not None and world.rank == 0:
         announce_lasting_workers(train_loader)
-    announce_other_statistics(model, train_loader)
-    with Interrupts() as interrupts:
+    if world.rank == 0:
+        announce_other_statistics(model, train_loader)
+    with world.interrupts() as interrupts:
         device = place(model, optimizer)
         interrupts.check()
     settings = RunSettings(
@@ -332,27 +345,40 @@ def train_and_eval(
     wanted = fast_format(device, precision)
     randomness = own_random_numbers(mixed_seed(seed), device)
     with (
-        own_folder(folder),
-        Interrupts() as interrupts,
+        own_folder(folder if world.rank == 0 else None),
+        world.interrupts() as interrupts,
         randomness,
         memory_format(model, wanted, optimizer),
     ):
         run = TrainingRun(
-            model, criterion, optimizer, device, settings, scheduler, wanted, compile, interrupts
+            model,
+            criterion,
+            optimizer,
+            device,
+            settings,
+            scheduler,
+            wanted,
+            compile,
+            interrupts,
+            world,
         )
         optimizer.zero_grad(set_to_none=True)  # gradients of an earlier cell
         run.plan = plan_of(run, train_loader)
         restore(run, folder, resume)
         match_strides(optimizer)
-        history, steps = run.history, length_of(train_loader)
-        total = epochs * steps if steps else None
-        with progress_bar(total=total, show=progress) as bar, _keeping_the_best(run):
+        parts = part_of(train_loader, world, even=True), part_of(val_loader, world, even=False)
+        history, steps = run.history, length_of(parts[0])
+        history.step_pictures = pictures_a_step(world, run.plan["batch size"], accumulate)
+        total, show = epochs * steps if steps else None, progress and world.rank == 0
+        bar = progress_bar(total=total, show=show)
+        with bar, _keeping_the_best(run), world.together():
             bar.update(len(history.rows) * (steps or 0))
             for epoch in range(len(history.rows) + 1, epochs + 1):
                 if _out_of_patience(history, patience):
                     history.stopped = "patience"
                     break
-                run.not_finite = one_epoch(run, epoch, train_loader, val_loader, bar)
+                seed_epoch(seed, epoch, train_loader, val_loader)
+                run.not_finite = one_epoch(run, epoch, *parts, bar)
                 if run.not_finite:
                     history.stopped = "non-finite"
                     break
@@ -361,7 +387,7 @@ def train_and_eval(
                         on_epoch_end(history)
                 finally:
                     if folder is not None:
-                        save(run, folder, checkpoint_every)
+                        world.once(lambda: save(run, folder, checkpoint_every))
     return history
 
 
@@ -388,6 +414,8 @@ def _keeping_the_best(run: TrainingRun):
         if weights is not None:
             put_weights(run.model, weights)
         run.model.eval()
+    if run.world.rank > 0:
+        return
     if history.stopped == "interrupted":
         print(f"Stopped by hand {_what_is_kept(history)}")
     if history.stopped == "non-finite":

@@ -7,12 +7,13 @@ from itertools import islice
 import torch
 from torch import nn
 
-from ..data.loaders import check_loader
+from ..data.loaders import check_loader, part_of
 from ..devices import place
 from ..files import put_weights
 from ..models.transfer import kept_modes, train_mode
-from ..settings import Interrupts, mixed_seed, own_random_numbers
-from .checks import check_objects, check_one_process
+from ..settings import mixed_seed, own_random_numbers
+from ..world import this_world
+from .checks import check_objects
 from .loop import Meter, seed_epoch, train_step
 from .state import RunSettings, TrainingRun
 
@@ -71,32 +72,33 @@ def find_lr(
             f"lowest {lowest}, highest {highest}, steps {steps}; expected 0 < lowest < highest "
             "and at least 2 steps"
         )
-    check_one_process()
     check_objects(model, criterion, optimizer)
     check_loader("loader", loader)
     first = optimizer.param_groups[0]["lr"]
     if not first > 0:
         raise ValueError(f"the optimizer's first rate is {first}; expected one above 0")
-    with Interrupts() as interrupts:
+    world = this_world()
+    with world.interrupts() as interrupts:
         device = place(model, optimizer)
         interrupts.check()
-    run = TrainingRun(model, criterion, optimizer, device, RunSettings(seed))
+    run = TrainingRun(model, criterion, optimizer, device, RunSettings(seed), world=world)
+    part = part_of(loader, world, even=True)
     numbers = own_random_numbers(mixed_seed(seed), device)
     shares = [group["lr"] / first for group in optimizer.param_groups]
     rates, losses, smooth = [], [], 0.0
-    with run.interrupts, kept_modes(model), numbers:
+    with run.interrupts, kept_modes(model), numbers, world.together():
         try:
             seed_epoch(seed, 1, loader)
             train_mode(model)
             optimizer.zero_grad(set_to_none=True)
-            for step, batch in enumerate(islice(_endless(run, loader), steps)):
+            for step, batch in enumerate(islice(_endless(run, part), steps)):
                 rate = lowest * (highest / lowest) ** (step / (steps - 1))
                 for group, share in zip(optimizer.param_groups, shares, strict=True):
                     group["lr"] = rate * share
                 meter = Meter(device)
                 train_step(run, [batch], meter)
                 run.interrupts.check()
-                loss, _ = meter.read()
+                loss, _ = meter.join(world).read()
                 smooth = 0.9 * smooth + 0.1 * loss
                 corrected = smooth / (1 - 0.9 ** (step + 1))
                 if not math.isfinite(loss) or (losses and corrected > 4 * min(losses)):

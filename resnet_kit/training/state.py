@@ -26,6 +26,7 @@ from ..files import (
     save_weights,
 )
 from ..settings import Interrupts, check_count, counted, short_path, wrong
+from ..world import World
 
 ROW = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "lr", "seconds")
 PATIENCE = 10.0  # seconds: the workers of a killed training hold its folder for a moment
@@ -39,12 +40,15 @@ class History:
     Rows hold `epoch` (from 1), `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy` (0…1),
     `lr` (the first parameter group's, at the epoch's end) and `seconds`. `stopped` is "finished",
     "patience", "interrupted" or "non-finite". Before the first validation there is no best yet.
+    `step_pictures` is how many pictures a step takes in all processes together, None where the
+    loader does not say.
     """
 
     rows: list[dict] = field(default_factory=list)
     best_epoch: int | None = None
     best_accuracy: float | None = None
     stopped: str = "finished"
+    step_pictures: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -149,16 +153,19 @@ class TrainingRun:
         memory_format: torch.memory_format | None = None,
         compile: bool = False,
         interrupts: Interrupts | None = None,
+        world: World | None = None,
     ):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.world = world or World()
         self.criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
         self.device, self.settings, self.memory_format = device, settings, memory_format
-        self.forward = torch.compile(model) if compile else model
+        self.wrapped = self.world.wrap(model)
+        self.forward = torch.compile(self.wrapped) if compile else self.wrapped
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.averaged = (
             None if settings.average is None else RunningAverage(model, settings.average)
         )
-        self.interrupts = interrupts or Interrupts()
+        self.interrupts = interrupts or self.world.interrupts()
         self.history = History()
         self.best: dict[str, Tensor] | None = None
         # What a loss that is not finite leaves behind, where there is no best epoch yet.
@@ -254,12 +261,20 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
     """Put the state of `last.pt` into the run's objects; refuse to write over a run by accident."""
     if folder is None:
         return
+    state = run.world.once(lambda: _found(run, folder, resume))
+    if state is not None:
+        _load_run(run, state, str(folder / "last.pt"))
+        run.world.once(lambda: (folder / "best.safetensors").is_file() or _save_best(run, folder))
+
+
+def _found(run: TrainingRun, folder: Path, resume: bool) -> dict | None:
+    """Return the state to go on with, or None for a new run; refuse that of another training."""
     remove_leftovers(folder)
     path = folder / "last.pt"
     if not path.is_file():
         if resume:
             print(f"Nothing to resume in {short_path(folder)}: starting at epoch 1.")
-        return
+        return None
     state = load_state(path)
     done = len(state["history"]["rows"])
     if not resume:
@@ -270,7 +285,8 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
     was, now = state.get("plan"), run.plan
     if was is None:  # a file of an earlier version
         was = state["settings"]
-        now = {name: run.plan[name] for name in was}
+        now = {name: run.plan[name] for name in (*was, "processes")}
+    was = {"processes": 1} | was  # which older files do not say
     changed = [
         f"{name} was {was.get(name)!r}, is {now.get(name)!r}"
         for name in was | now
@@ -283,9 +299,7 @@ def restore(run: TrainingRun, folder: Path | None, resume: bool) -> None:
             f"this is not the training in {short_path(folder)}: {'; '.join(changed)}; resume with "
             "the same arguments, or start a new one in another folder"
         )
-    _load_run(run, state, str(path))
-    if not (folder / "best.safetensors").is_file():
-        _save_best(run, folder)
+    return state
 
 
 def plan_of(run: TrainingRun, train_loader) -> dict:
@@ -297,7 +311,7 @@ def plan_of(run: TrainingRun, train_loader) -> dict:
         "criterion": _criterion_text(run.criterion),
         "frozen": f"{len(frozen)} parameters, the first {frozen[0]}" if frozen else "nothing",
     }
-    plan |= _data_plan(train_loader)
+    plan |= {"processes": run.world.size} | _data_plan(train_loader)
     for number, group in enumerate(run.optimizer.param_groups, 1):
         for name, value in _constants(group).items():
             plan[f"{name} of parameter group {number}"] = value
