@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 import resnet_kit as rk
 from conftest import write_picture
@@ -156,10 +157,14 @@ def test_cifar10_is_trained_both_ways_and_scored(cifar10, tmp_path, monkeypatch)
             ("test", "ResNet-8"),
         ]
         assert rows[1]["n"] == 20
+    compile_ = torch.compile  # without a C++ compiler, whose minutes this is not about
+    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="eager"))
     run_script("cifar10", monkeypatch, "speed", "--rounds", "1")
     rows = rk.read_results(tmp_path / "cifar10_speed.json")["rows"]
-    theirs, same, growing, *ratios = (row["value"] for row in rows)
-    assert ratios == pytest.approx([same / theirs, growing / theirs])
+    theirs, same, compiled, growing, bare, compiling, *ratios = (row["value"] for row in rows)
+    assert rows[2]["recipe"].endswith("compile=True") and compiling is not None
+    fast = [same / theirs, compiled / theirs, growing / theirs]
+    assert ratios == pytest.approx([*fast, same / bare])
     monkeypatch.setattr(script, "ABLATIONS", {"our recipe": {}, "rate 1": {"lr": 1.0}})
     run_script(
         "cifar10", monkeypatch, "ablations", "--epochs", "2", "--depth", "8", "--pictures", "100"
@@ -272,3 +277,15 @@ def test_recorded_recipes_are_those_of_their_commands(pretraining):
     assert f"lr={given['--lr']}, " in about["recipe"]
     assert f"batch_size={given['--batch-size']}," in about["recipe"]
     assert about["size"] == int(given["--transfer-size"])
+
+
+def test_the_figure_of_the_readme_shows_what_the_results_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import readme_figure
+    import results_table
+
+    figure = readme_figure.readme_figure()
+    shown = {text.get_text() for text in figure.findobj(Text)}
+    document = results_table.documents()["transfer_photos"]
+    row = results_table.the_row(document, "transfer_photos", "test from scratch")
+    assert {f"{100 * row['value']:.1f} %", "from scratch", "cat", "bees"} <= shown
