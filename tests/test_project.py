@@ -171,10 +171,36 @@ def test_no_committed_text_names_a_path_of_a_machine():
                 assert path.name == "test_project.py" or not found, path
 
 
-def test_every_test_that_the_readme_names_exists():
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+@pytest.mark.parametrize("page", ["README.md", "docs/several.md", "docs/origins.md"])
+def test_every_test_that_a_page_names_exists(page):
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / page).read_text(encoding="utf-8")))
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
-    assert len(named) > 10 and not [name for name in named if f"def {name}(" not in text]
+    assert not [name for name in named if f"def {name}(" not in text]
+    assert page == "docs/several.md" or len(named) > 10
+
+
+def prose_of(path: Path) -> str:
+    """The text cells of a notebook."""
+    texts = [c["source"] for c in cells_of(path) if c["cell_type"] == "markdown"]
+    return "\n".join("".join(text) for text in texts)
+
+
+def test_every_section_that_the_origins_name_exists():
+    text = (ROOT / "docs" / "origins.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(\d\d) section (\d+)", text)) - {("03", "6")}  # the example
+    prose = {path.name[:2]: prose_of(path) for path in NOTEBOOKS}
+    assert len(named) > 30
+    assert not [place for place in named if f"## {place[1]} · " not in prose[place[0]]]
+
+
+def test_every_term_of_the_glossary_is_in_the_notebook_that_explains_it():
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \|.+/notebooks/(\w+\.ipynb)\) \|$", text, re.M)
+    assert len(rows) > 30
+    for term, notebook in rows:
+        words = [word.strip(" )").removeprefix("learning ") for word in re.split("[,(]", term)]
+        prose = " ".join(prose_of(ROOT / "notebooks" / notebook).lower().split())
+        assert any(word.lower() in prose for word in words), f"{notebook}: {term}"
 
 
 def test_the_chinese_page_shows_the_same_program():
