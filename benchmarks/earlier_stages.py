@@ -19,7 +19,8 @@ from torch import nn
 
 import resnet_kit as rk
 from resnet_kit.data import Loaders
-from resnet_kit.features import Features, features_of, rows_of as arrays_of, score_probe
+from resnet_kit.features import Features, features_of, score_probe
+from resnet_kit.features import rows_of as arrays_of
 from resnet_kit.strategies import Comparison, Run
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -37,7 +38,10 @@ def cut_behind(stage: str, classes: int) -> nn.Module:
 
 def features_by_file(stage: str, everything: Loaders) -> dict:
     """Return the features `(D,)` and the label of every picture of a folder."""
-    features, found = rk.extract_features(cut_behind(stage, len(everything.classes)), everything), {}
+    features, found = (
+        rk.extract_features(cut_behind(stage, len(everything.classes)), everything),
+        {},
+    )
     for split, files in everything.files.items():
         rows, labels = (torch.from_numpy(array[0]) for array in arrays_of(features, split))
         found |= dict(zip(files, zip(rows, labels, strict=True), strict=True))
