@@ -10,24 +10,54 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BETWEEN = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 HEADER = ("data", "what", "measured", "value", "95 % interval, or range", "n", "seconds")
-MACHINES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-HEADLINES = (  # what the README shows: of this file the rows that speak of this
-    ("transfer_photos", "test"),
-    ("imagenet_features", "test"),
-    ("fine_tuning_speed", "times as fast"),
-    ("feature_extraction_speed", "times as fast"),
-    ("feature_extraction_speed", "accuracy"),
-    ("strategies_photos", "whole comparison"),
-    ("cifar10_ours_60", "test"),
-    ("cifar10_ours_20", "test"),
-    ("cifar10_ours_48_growing", "test"),
-    ("03_cifar10_training_cifar10", "test"),
-    ("cifar10_speed", "times as fast"),
-    ("ten_class_sets_mnist", "test"),
-    ("pretraining", "shipped: float16 accuracy"),
-    ("reliability", "SIGKILL at random"),
-    ("reliability", "Ctrl-C twice in trainings, at random executed"),
-)
+PHOTOS = "photos of cats, dogs, ants and bees"
+# What the README shows, and what each figure is of: a file, and words that one row of it alone has,
+# or (with !) has not. {n} is the number of pictures or trials.
+HEADLINES = {
+    f"355 {PHOTOS} named right, after learning from 507": {
+        "linear head on the package's ResNet-18": ("transfer_photos", "test linear head"),
+        "the same net fine-tuned": ("transfer_photos", "test fine-tuning"),
+        "from scratch": ("transfer_photos", "test from scratch"),
+        "linear head on an ImageNet net": ("imagenet_features", "test EfficientNet-Lite0"),
+    },
+    f"fine-tuning ResNet-34 on 951 {PHOTOS} at 224 px, an epoch after the first": {
+        "with `train_and_eval`": ("fine_tuning_speed", "seconds per epoch train_and_eval"),
+        "as fast as a tutorial's loop": ("fine_tuning_speed", "times fast"),
+    },
+    "ten epochs of a head on a frozen ResNet-34, the same photos": {
+        "with features computed once": ("feature_extraction_speed", "seconds features once"),
+        "as fast as a tutorial's loop": (
+            "feature_extraction_speed",
+            "fast features times !published",
+        ),
+    },
+    "ResNet-20 on CIFAR-10: test pictures named right": {
+        "after 48 epochs, the net in the package": ("cifar10_ours_48_growing", "test"),
+        "after 20 epochs": ("cifar10_ours_20", "test"),
+    },
+    "training ResNet-20 on CIFAR-10": {
+        "as fast as a tutorial's loop": ("cifar10_speed", "fast !16 !compile"),
+        "as fast with pictures that grow from 16 to 32 px": ("cifar10_speed", "fast 16"),
+    },
+    "ResNet-14 on MNIST: test pictures named right": {
+        "after 4 epochs": ("ten_class_sets_mnist", "test")
+    },
+    "the package's ResNet-18 on Tiny ImageNet, 200 classes: val pictures named right": {
+        "of {n}": ("pretraining", "float16 accuracy !top-5")
+    },
+    f"5 % of the labels of {PHOTOS} swapped": {
+        "of them found by `label_suspects`": ("label_suspects", "photos 10 recall"),
+        "of its suspects are swapped ones": ("label_suspects", "photos 10 precision"),
+        "found by cleanlab": ("label_suspects", "photos low_self_confidence recall"),
+        "of cleanlab's suspects are swapped ones": (
+            "label_suspects",
+            "photos low_self_confidence precision",
+        ),
+    },
+    "trainings killed at random moments and resumed": {
+        "promises broken in {n} of them": ("reliability", "SIGKILL random")
+    },
+}
 
 
 def documents() -> dict[str, dict]:
@@ -46,26 +76,60 @@ def table_of(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> str:
 
 
 def headlines() -> str:
-    """Return the README's table, and a line for each machine and day."""
-    found, lines, places = documents(), [], []
-    for name, words in HEADLINES:
-        rows = [row for row in shown(found[name]["rows"]) if words in " ".join(cells(row))]
-        if not rows:
-            raise ValueError(f"no row of results/{name}.json speaks of {words!r}; see HEADLINES")
-        if (place := place_of(found[name])) not in places:
-            places.append(place)
-        lines += [(*cells(row), MACHINES[places.index(place)]) for row in rows]
-    told = (f"**{letter}** {place}." for letter, place in zip(MACHINES, places, strict=False))
-    return table_of(lines, (*HEADER, "where")) + "\n" + " \n".join(told) + "\n"
+    """Return the README's table: what was measured, the figures, where they are told in full."""
+    found, lines = documents(), []
+    for question, measurements in HEADLINES.items():
+        figures = [
+            figure_of(the_row(found[name], name, words), label)
+            for label, (name, words) in measurements.items()
+        ]
+        files = dict.fromkeys(name for name, _ in measurements.values())
+        links = ", ".join(f"[{name}](results/README.md#{name})" for name in files)
+        lines.append((question, "<br>".join(figures), links))
+    return table_of(lines, ("what", "measured, with range or 95 % interval", "in full"))
+
+
+def the_row(document: dict, name: str, words: str) -> dict:
+    """Return the row that has all of these words, and none of those after an exclamation mark."""
+    wanted = [word for word in words.split() if not word.startswith("!")]
+    unwanted = [word[1:] for word in words.split() if word.startswith("!")]
+    rows = []
+    for row in shown(document["rows"]):
+        text = " ".join(cells(row))
+        if all(x in text for x in wanted) and not any(x in text for x in unwanted):
+            rows.append(row)
+    if len(rows) != 1:
+        raise ValueError(f"{len(rows)} rows of results/{name}.json have {words!r}; expected one")
+    return rows[0]
+
+
+def figure_of(row: dict, label: str) -> str:
+    """Return a row's value with its unit, what it is, and in brackets its range or interval."""
+    is_share = any(word in row["metric"] for word in ("accuracy", "recall", "precision", "share"))
+    if is_share:
+        unit = " %"
+    elif "seconds" in row["metric"]:
+        unit = " s"
+    elif "times as fast" in row["metric"]:
+        unit = " times"
+    else:
+        unit = ""
+
+    def text(key: str) -> str:
+        return f"{100 * row[key]:.1f}" if is_share else f"{row[key]:.3g}"
+
+    about = label.format(n=f"{row['n']:,}")
+    around = "" if row["low"] is None else f" ({text('low')} to {text('high')})"
+    return f"**{text('value')}{unit}** {about}{around}"
 
 
 def all_results() -> str:
     """Return results/README.md: each file with its command, its machine and its rows."""
     text = "# Results\n\nWritten by `benchmarks/results_table.py` from the files of this folder.\n"
     for name, document in documents().items():
-        about = f"`{document['command']}`  \n{place_of(document)}"
+        about = f"[{name}.json]({name}.json): `{document['command']}`  \n{place_of(document)}"
         rows = table_of([cells(row) for row in shown(document["rows"])], HEADER)
-        text += f"\n## [{name}]({name}.json)\n\n{about}\n\n{rows}"
+        text += f"\n## {name}\n\n{about}\n\n{rows}"
     return text
 
 

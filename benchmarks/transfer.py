@@ -3,12 +3,15 @@
     python benchmarks/transfer.py photos          needs the photos in the data root
     python benchmarks/transfer.py drawn
     python benchmarks/transfer.py photos --variants
+    python benchmarks/transfer.py photos --kept
 
 Three ways, the same number of epochs, three seeds each. Of the photos 15 % of `train` are held out
 to choose the epoch, and eval/ is opened once per run, at its end. Writes
 results/transfer_photos.json or results/transfer_drawn.json. With --variants fine-tuning is tried in
 other ways, scored on the pictures held out alone, into results/transfer_photos_variants.json;
-what is in that file already is not measured again.
+what is in that file already is not measured again. With --kept fine-tuning is done with pictures
+that are decoded once and reduced, and with pictures that are read anew in each epoch, into
+results/transfer_photos_kept.json.
 """
 
 import argparse
@@ -40,6 +43,7 @@ class Way:
     crop: float = 0.35  # least share of a picture's area that a random crop keeps
     trivial: bool = False  # TrivialAugment too
     head_epochs: int = 0  # of the head alone, before all of the net
+    keep: bool | str = "auto"  # decoded pictures in memory, as for image_folders
 
 
 BASE = Way("tiny", 1e-3, 3e-4)
@@ -61,6 +65,12 @@ WAYS = {
 }
 
 
+KEPT = {
+    "fine-tuning, pictures kept": replace(BASE, head_epochs=3, keep=True),
+    "fine-tuning, pictures read anew": replace(BASE, head_epochs=3, keep=False),
+}
+
+
 def loaders_of(folder: Path, way: Way, source: Weights | None, seed: int) -> Loaders:
     share = None if (folder / "test").is_dir() else 0.15  # the drawn pictures have three splits
     crop = v2.RandomResizedCrop(way.size, scale=(way.crop, 1.0), antialias=True)
@@ -68,7 +78,7 @@ def loaders_of(folder: Path, way: Way, source: Weights | None, seed: int) -> Loa
     augment = v2.Compose([crop, v2.RandomHorizontalFlip(), *more])
     return rk.image_folders(
         folder, like=source, size=way.size, batch_size=BATCH_SIZE, augment=augment,
-        val_from_train=share, seed=seed,
+        val_from_train=share, seed=seed, keep=way.keep,
     )  # fmt: skip
 
 
@@ -135,15 +145,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pictures", choices=["photos", "drawn"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--variants", action="store_true")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--variants", action="store_true")
+    other.add_argument("--kept", action="store_true")
     given = parser.parse_args()
     folder = rk.cat_dog_ants_bees(given.pictures)
     about = {"data": f"cat_dog_ants_bees {given.pictures}", "model": ARCH}
-    ways, splits = (VARIANTS, ("val",)) if given.variants else (WAYS, ("val", "test"))
-    name = f"transfer_{given.pictures}" + "_variants" * given.variants
+    ways, splits, option = WAYS, ("val", "test"), ""
+    if given.variants:
+        ways, splits, option = VARIANTS, ("val",), "variants"
+    if given.kept:
+        ways, option = KEPT, "kept"
+    name = f"transfer_{given.pictures}" + (f"_{option}" if option else "")
     path = ROOT / "results" / f"{name}.json"
     command = f"python benchmarks/transfer.py {given.pictures} --seeds {given.seeds}"
-    command += " --variants" * given.variants
+    command += f" --{option}" if option else ""
     recipes = {f"{name}, {way.size} px, {way.epochs} epochs": way for name, way in ways.items()}
     if not given.variants:
         recipes = {f"{name}, crops from {way.crop:.0%}": way for name, way in recipes.items()}

@@ -34,7 +34,7 @@ from .suspects import label_suspects
 from .training.loop import train_and_eval
 from .training.lr_finder import find_lr
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 # Names that need matplotlib or OpenCV, which are imported when they are first used (PEP 562).
 _LATER = {

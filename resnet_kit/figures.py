@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 TRAIN, VAL, HIGHLIGHT, REFERENCE = "#0072B2", "#D55E00", "#009E73", "#999999"
 COLORS = (TRAIN, VAL, HIGHLIGHT, REFERENCE, "#CC79A7", "#56B4E9", "#E69F00")
 MOST_NAMES = 30  # that a figure has room for
+MOST_MARKERS = 12  # on a line; beyond, the line alone shows the points between them
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -77,11 +78,12 @@ def training_curves(rows: Sequence[dict], best_epoch: int | None = None) -> Figu
     top, and the title says so.
     """
     figure = new_figure(9, 3.2)
+    every = -(-len(rows) // MOST_MARKERS)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         epochs = [row["epoch"] for row in rows]
         lines = {split: [row[f"{split}_{name}"] for row in rows] for split in ("train", "val")}
-        axes.plot(epochs, lines["train"], "o--", color=TRAIN)
-        axes.plot(epochs, lines["val"], "o-", color=VAL)
+        axes.plot(epochs, lines["train"], "o--", color=TRAIN, markevery=every)
+        axes.plot(epochs, lines["val"], "o-", color=VAL, markevery=every)
         if name == "accuracy":
             values = [*lines["train"], *lines["val"]]
             axes.set_ylim(max(0, min(values) - 0.08), min(1.02, max(values) + 0.08))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 import resnet_kit as rk
 from conftest import write_picture
@@ -156,10 +157,14 @@ def test_cifar10_is_trained_both_ways_and_scored(cifar10, tmp_path, monkeypatch)
             ("test", "ResNet-8"),
         ]
         assert rows[1]["n"] == 20
+    compile_ = torch.compile  # without a C++ compiler, whose minutes this is not about
+    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="eager"))
     run_script("cifar10", monkeypatch, "speed", "--rounds", "1")
     rows = rk.read_results(tmp_path / "cifar10_speed.json")["rows"]
-    theirs, same, growing, *ratios = (row["value"] for row in rows)
-    assert ratios == pytest.approx([same / theirs, growing / theirs])
+    theirs, same, compiled, growing, bare, compiling, *ratios = (row["value"] for row in rows)
+    assert rows[2]["recipe"].endswith("compile=True") and compiling is not None
+    fast = [same / theirs, compiled / theirs, growing / theirs]
+    assert ratios == pytest.approx([*fast, same / bare])
     monkeypatch.setattr(script, "ABLATIONS", {"our recipe": {}, "rate 1": {"lr": 1.0}})
     run_script(
         "cifar10", monkeypatch, "ablations", "--epochs", "2", "--depth", "8", "--pictures", "100"
@@ -168,6 +173,44 @@ def test_cifar10_is_trained_both_ways_and_scored(cifar10, tmp_path, monkeypatch)
     assert [row["recipe"] for row in document["rows"]] == ["our recipe", "rate 1"]
     first, second = (rows[1]["train_loss"] for rows in document["curves"].values())
     assert first != second and document["rows"][0]["n"] == 200
+
+
+def test_the_shipped_cifar_net_is_scored_in_right_and_wrong_ways(cifar10, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cifar10 as script
+
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    run_script("cifar10", monkeypatch, "shipped")
+    val, test, *wrong_ways = rk.read_results(tmp_path / "cifar10_shipped.json")["rows"]
+    assert (val["n"], test["n"]) == (40, 20) and val["classes"][3] == "cat"
+    confusion = np.array(val["confusion"])
+    assert confusion.sum() == 40 and confusion.trace() == round(40 * val["value"])
+    most = val["confused"][0]
+    row, column = (val["classes"].index(most[name]) for name in ("actual", "predicted"))
+    np.fill_diagonal(confusion, 0)
+    assert confusion.max() == confusion[row, column] == most["times"]
+    assert val["mistakes"][0]["confidence"] >= val["mistakes"][-1]["confidence"] > 0.1
+    for other in wrong_ways:
+        lead = other["only shipped"] - other["only this"]
+        assert lead == round(40 * (val["value"] - other["value"])) and 0 <= other["p"] <= 1
+
+
+def test_a_forgotten_eval_makes_a_score_depend_on_the_batches(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cifar10 as script
+
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    data = rk.array_loaders(train=(images, np.arange(20) % 10))
+    net = rk.cifar_resnet(8)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    order = torch.randperm(20)
+    whole = script.scored_in_train_mode(net, data.plain("train"), 20)
+    again = script.scored_in_train_mode(net, data.plain("train"), 20, order)
+    parts = script.scored_in_train_mode(net, data.plain("train"), 5)
+    assert np.allclose(whole.probabilities, again.probabilities, atol=1e-5)
+    assert (whole.labels == again.labels).all()
+    assert not np.allclose(whole.probabilities, parts.probabilities, atol=1e-3)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
 def test_a_ten_class_set_is_trained_and_scored(cifar10, tmp_path, monkeypatch):
@@ -272,3 +315,15 @@ def test_recorded_recipes_are_those_of_their_commands(pretraining):
     assert f"lr={given['--lr']}, " in about["recipe"]
     assert f"batch_size={given['--batch-size']}," in about["recipe"]
     assert about["size"] == int(given["--transfer-size"])
+
+
+def test_the_figure_of_the_readme_shows_what_the_results_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import readme_figure
+    import results_table
+
+    figure = readme_figure.readme_figure()
+    shown = {text.get_text() for text in figure.findobj(Text)}
+    document = results_table.documents()["transfer_photos"]
+    row = results_table.the_row(document, "transfer_photos", "test from scratch")
+    assert {f"{100 * row['value']:.1f} %", "from scratch", "cat", "bees"} <= shown

@@ -51,6 +51,14 @@ def test_accuracies_have_ticks_that_are_whole_percents():
     assert len(ticks) > 2 and np.allclose(ticks, ticks.round())
 
 
+def test_a_curve_has_a_dozen_markers_at_most():
+    row = {"train_loss": 1, "val_loss": 1, "train_accuracy": 0.5, "val_accuracy": 0.5}
+    for epochs, markers in ((1, 1), (12, 12), (13, 7), (60, 12)):
+        curves = rk.training_curves([{"epoch": k + 1} | row for k in range(epochs)])
+        for line in curves.axes[0].lines:
+            assert len(line.get_xdata()[:: line.get_markevery()]) == markers
+
+
 def test_figures_of_many_classes_stay_small():
     names = [f"class {number}" for number in range(200)]
     matrix = figures.confusion_matrix(np.eye(200, dtype=int), names)

@@ -175,3 +175,18 @@ def test_every_test_that_the_readme_names_exists():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
     assert len(named) > 10 and not [name for name in named if f"def {name}(" not in text]
+
+
+def test_the_chinese_page_shows_the_same_program():
+    def program(name: str) -> list[str]:
+        text = (ROOT / name).read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+        return [line.split("  #")[0] for line in text.splitlines()]
+
+    assert program("README.zh-CN.md") == program("README.md")
+
+
+def test_the_versions_agree():
+    given = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    cited = re.search(r"^version: (.+)", (ROOT / "CITATION.cff").read_text(), re.M)[1]
+    latest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
+    assert rk.__version__ == given == cited == latest
