@@ -153,6 +153,20 @@ def test_a_class_without_training_pictures_is_never_said_and_shifts_none(probe, 
     assert not result.probabilities[:, 1].any()
 
 
+def test_the_borders_of_a_linear_kernel_are_straight():
+    rng = np.random.default_rng(0)
+    inside = torch.from_numpy(rng.normal(size=(80, 2))).float()
+    around = 6 * nn.functional.normalize(torch.from_numpy(rng.normal(size=(80, 2))).float())
+    part = torch.cat([inside, around])[None], torch.arange(2).repeat_interleave(80)[None]
+    features = features_of(
+        dict.fromkeys(("train", "val"), part), ("in", "out"), batch_size=8, seed=0
+    )
+    assert rk.svm_probe(features)[0].accuracy > 0.95
+    assert rk.svm_probe(features, kernel="linear")[0].accuracy < 0.8, "a circle needs a bend"
+    with pytest.raises(ValueError, match="kernel"):
+        rk.svm_probe(features, kernel="poly")
+
+
 def test_a_class_of_one_picture_needs_no_cross_validation(folder):
     for path in sorted((folder / "train" / "b").iterdir())[1:]:
         path.unlink()
