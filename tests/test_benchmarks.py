@@ -128,16 +128,69 @@ def test_degradation_is_recorded_net_by_net(cifar10, tmp_path, monkeypatch, caps
         degradation, "NETS", {"plain 8": {"depth": 8, "plain": True}, "residual 8": {"depth": 8}}
     )
     monkeypatch.setattr(degradation, "VAL", 100)
-    options = (cifar10, "--epochs", "2", "--pictures", "120")
+    options = (cifar10, "--epochs", "2", "--pictures", "120", "--search", "1")
+    monkeypatch.setattr(degradation, "FIRST_RATES", (0.01, 0.1))
+    monkeypatch.setattr(degradation, "RATES", (0.01, 0.1))
     run_script("degradation", monkeypatch, *options)
     document = rk.read_results(tmp_path / "degradation.json")
     assert [len(rows) for rows in document["curves"].values()] == [2, 2]
     last = document["curves"]["plain 8, seed 0"][-1]
-    row = document["rows"][0]
-    assert row["value"] == 1 - last["train_accuracy"] and row["low"] < row["value"] < row["high"]
+    *searched, train, val = document["rows"][:4]
+    assert [row["lr"] for row in searched] == [0.01, 0.1]
+    assert train["lr"] == max(searched, key=lambda row: row["value"])["lr"]
+    assert train["value"] == 1 - last["train_accuracy"] and train["low"] < train["value"]
+    assert val["value"] == 1 - last["val_accuracy"] and val["n"] == 100
     capsys.readouterr()
     run_script("degradation", monkeypatch, *options)
     assert capsys.readouterr().out == "", "nets that are done are not trained again"
+
+
+def test_degradation_measures_train_in_eval_mode_and_goes_on_within_a_net(
+    cifar10, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import degradation
+
+    monkeypatch.setattr(degradation, "VAL", 100)
+    data, net = degradation.cifar10(cifar10, 120), {"depth": 8}
+    whole = degradation.train(data, net, 0.1, 3, 0, tmp_path / "whole")
+    real = rk.train_and_eval
+    monkeypatch.setattr(rk, "train_and_eval", interrupted_after_one_epoch(real))
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        degradation.train(data, net, 0.1, 3, 0, tmp_path / "parts")
+    monkeypatch.setattr(rk, "train_and_eval", real)
+    parts = degradation.train(data, net, 0.1, 3, 0, tmp_path / "parts")
+    first, second = (
+        degradation.curve_of(net, history, tmp_path / folder, data)
+        for history, folder in ((whole, "whole"), (parts, "parts"))
+    )
+    for row, other in zip(first, second, strict=True):
+        assert row["train_loss"] == pytest.approx(other["train_loss"], rel=0.05)
+    model = degradation.cifar_resnet(**net)
+    rk.load_weights(model, tmp_path / "whole" / "epoch_0002.safetensors")
+    model.eval()
+    with torch.no_grad():
+        found = [model(images).argmax(1) == labels for images, labels in data.plain("train")]
+    share = torch.cat(found).float().mean().item()
+    assert first[1]["train_accuracy"] == pytest.approx(share, abs=0.02)
+
+
+def test_the_search_goes_on_while_the_best_rate_is_at_an_edge(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import degradation
+
+    tried = []
+
+    def train(loaders, net, lr, epochs, seed, folder):
+        tried.append(lr)
+        rows = [{"val_accuracy": 0.9 - abs(lr - 0.003)}]
+        return Namespace(rows=rows, stopped="non-finite" if lr == 0.1 else "finished")
+
+    monkeypatch.setattr(degradation, "train", train)
+    given = Namespace(search=1, pictures=120)
+    found = degradation.search("plain 20", None, given, 0)
+    assert tried == [0.01, 0.03, 0.1, 0.003, 0.001]
+    assert max(found, key=found.get) == 0.003 and found[0.1] == 0.0
 
 
 def test_cifar10_is_trained_both_ways_and_scored(cifar10, tmp_path, monkeypatch):
