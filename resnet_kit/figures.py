@@ -8,6 +8,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; line style says it again.
@@ -125,6 +126,7 @@ def _label_ends(axes, ends: Mapping[str, tuple[float, float]], colors: Mapping[s
             textcoords="axes fraction",
             va="center",
             color=colors[name],
+            path_effects=[withStroke(linewidth=3, foreground="white")],  # over other lines
             arrowprops=leader if moved else None,
             annotation_clip=False,
         )
