@@ -125,7 +125,7 @@ class Classifier:
         return Evaluation(float(loss), labels, chances, self.classes, files)
 
     def plot(self, pictures, n: int = 12):
-        """Draw the first `n` readable pictures with their names; orange: unlike the training ones.
+        """Draw the first `n` readable pictures with their names; purple: unlike the training ones.
 
         `pictures` is as in `predict`.
         """
@@ -143,7 +143,7 @@ class Classifier:
         titles = [f"{names[row.predicted]} {row.confidence:.0%}" for row in good.itertuples()]
         unlike = good["unlike"].astype(bool).tolist() if "unlike" in good else None
         squares = [V.center_crop(V.resize(trimmed(x), [160], antialias=True), 160) for x in shown]
-        return picture_grid(squares, titles, wrong=unlike)
+        return picture_grid(squares, titles, unlike=unlike)
 
     def _prepared(self, item) -> Tensor | Exception:
         """Return a picture `(C, size, size)` as validation sees it, or why there is none."""

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 # Okabe and Ito's palette, told apart with every kind of colour vision; line style says it again.
 TRAIN, VAL, HIGHLIGHT, REFERENCE = "#0072B2", "#D55E00", "#009E73", "#999999"
 COLORS = (TRAIN, VAL, HIGHLIGHT, REFERENCE, "#CC79A7", "#56B4E9", "#E69F00")
+UNLIKE = "#8E3A80"  # titles of pictures that are unlike the training pictures
 MOST_NAMES = 30  # that a figure has room for
 MOST_MARKERS = 12  # on a line; beyond, the line alone shows the points between them
 STYLE = {
@@ -265,6 +266,7 @@ def picture_grid(
     titles: Sequence[str] | None = None,
     *,
     wrong: Sequence[bool] | None = None,
+    unlike: Sequence[bool] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     heat: Sequence | None = None,
@@ -275,27 +277,39 @@ def picture_grid(
 
     A picture is a tensor or array `(C, H, W)` or `(H, W, C)` with C = 1 or 3, or `(H, W)`; uint8,
     or float in 0…1. Normalised pictures need `mean` and `std`: they are denormalised and clipped.
-    `heat` lays a map `(H, W)` in 0…1 over each, as `grad_cam` returns: the warmer, the more.
+    `heat` are maps `(H, W)` in 0…1, as `grad_cam` returns. Beside each picture it is drawn again
+    with its map: the warmer a place, the more. The titles of `unlike` ones, which are unlike the
+    training pictures, are purple.
     """
     if not len(pictures):
         raise ValueError("no pictures to draw; expected at least one")
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
+    places = 1 if heat is None else 2  # of a picture: without and with its map
+    columns = min(max(1, columns // places), len(pictures)) * places
+    rows = -(-len(pictures) * places // columns)
     lines = max(str(title).count("\n") + 1 for title in titles) if titles is not None else 0
     height = inches + (0.1 + 0.15 * lines if lines else 0)
     figure = new_figure(inches * columns, height * rows, Pictures)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for index, (axes, picture) in enumerate(zip(grid, pictures, strict=False)):
-        axes.imshow(_displayable(picture, mean, std), cmap="gray", vmin=0, vmax=1)
+    for index, picture in enumerate(pictures):
+        axes = grid[index * places]
+        shown = _displayable(picture, mean, std)
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=1)
         if heat is not None:
-            warmth = np.asarray(heat[index])
-            axes.imshow(warmth, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * warmth)
+            _draw_heat(grid[index * places + 1], shown, np.asarray(heat[index]))
         if titles is not None:
             color = VAL if wrong is not None and wrong[index] else "black"
+            color = UNLIKE if unlike is not None and unlike[index] else color
             axes.set_title(titles[index], fontsize=8, color=color, loc="center")
     return figure
+
+
+def _draw_heat(axes, picture: np.ndarray, warmth: np.ndarray) -> None:
+    """Draw a picture in pale grey with its map over it."""
+    grey = picture if picture.ndim == 2 else picture.mean(2)
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
+    axes.imshow(warmth, cmap="inferno", vmin=0, vmax=1, alpha=0.25 + 0.5 * warmth)
 
 
 @styled

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import resnet_kit as rk
 from resnet_kit import drawn
 
 ALL = (*drawn.ANIMALS, *drawn.THINGS, drawn.FLOWERS[0], drawn.FLOWERS[-1])
@@ -226,3 +227,15 @@ def test_a_faster_process_may_draw_a_kept_folder_first(data_root, monkeypatch):
     monkeypatch.setattr(drawn, "draw_folder", lambda *_, **__: (data_root / "no" / "dir").mkdir())
     with pytest.raises(FileNotFoundError, match="no/dir"):
         drawn.kept_folder("dogs", {})
+
+
+def test_planted_troubles_are_as_many_as_asked_for_and_found(tmp_path):
+    counts = {"train": {"0_cat": 12, "1_dog": 8}, "test": {"0_cat": 2, "1_dog": 2}}
+    root = drawn.draw_folder(tmp_path / "pets", counts, size=64, progress=False)
+    drawn.plant_troubles(root, swapped=0.1)
+    report = rk.inspect_folder(root, progress=False)
+    assert sorted(report.problems()["problem"]) == ["ignored", "unreadable"]
+    assert sorted(report.leaks()["kind"]) == ["mirrored", "near"]
+    pictures = [file for file in (root / "train").rglob("*.jpg") if file.stem != "cut"]
+    moved = [x for x in pictures if x.name.split(".")[0] != x.parent.name[2:]]
+    assert len(pictures) == 20 and len(moved) == 2

@@ -216,11 +216,12 @@ def test_mistakes_show_what_they_rest_on(folder):
     model, val = small_net(2), rk.image_folders(folder, size=16).val
     result = rk.evaluate(model, val)
     figure = result.plot_mistakes(3, model=model, loader=val)
-    first, row = figure.axes[0], result.mistakes(1).iloc[0]
+    (first, beside), row = figure.axes[:2], result.mistakes(1).iloc[0]
     picture, _ = val.dataset[row["picture"]]
     label = result.classes.index(row["predicted"])
     heat = rk.grad_cam(model, picture[None], [label])[0]
-    assert len(first.images) == 2 and np.allclose(first.images[1].get_array(), heat, atol=1e-5)
+    assert len(first.images) == 1 and len(beside.images) == 2
+    assert np.allclose(beside.images[1].get_array(), heat, atol=1e-5)
     with pytest.raises(ValueError, match="Grad-CAM needs the loader"):
         result.plot_mistakes(3, model=model)
 
@@ -319,7 +320,7 @@ def test_mistakes_of_pictures_without_files_are_drawn_from_their_loader():
     figure = result.plot_mistakes(2, loader=data.val)
     first = data.val.dataset.images[result.mistakes(1)["picture"][0], 0].cpu().numpy()
     assert np.allclose(figure.axes[0].images[0].get_array(), first / 255, atol=1e-5)
-    assert len(result.plot_mistakes(2, loader=data.val, model=net).axes[0].images) == 2
+    assert len(result.plot_mistakes(2, loader=data.val, model=net).axes[1].images) == 2
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,8 @@ class FolderReport:
 
         counts = self.counts()
         counts.index = shown_names(counts.index)
-        splits = sorted(counts, key=lambda split: split != "train")  # train first
+        order = {"train": 0, "test": 2}  # what stands for val is between them, in val's colour
+        splits = sorted(counts, key=lambda split: order.get(split, 1))
         return bars(
             {split: counts[split].to_dict() for split in splits}, title="usable pictures by class"
         )
@@ -258,9 +259,13 @@ class FolderReport:
         if table.empty:
             raise ValueError("there is no pair to draw")
         names = [name for row in table.itertuples() for name in (row.file, row.other)]
+        titles = [
+            f"{folder[-26:]}\n{file[-26:]}"
+            for folder, _, file in (name.rpartition("/") for name in names)
+        ]
         pictures = [to_pil_image(read_image(self.root / name)) for name in names]
         pictures = [np.asarray(ImageOps.pad(x, (160, 160), color="white")) for x in pictures]
-        return picture_grid(pictures, [name[-26:] for name in names], columns=4, inches=1.9)
+        return picture_grid(pictures, titles, columns=4, inches=1.9)
 
     def quarantine(self, files: str | Sequence[str]) -> Path:
         """Move files (names as in the tables) into a folder beside the root; return that folder.

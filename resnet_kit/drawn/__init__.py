@@ -6,8 +6,8 @@ coats, colours and sizes, so only the shape of the subject tells them apart.
 
 One module for each kind of thing in it: `outlines` (plain arrays of points), `paints` (palettes
 and textures), `pen` (paints an outline as a softly lit body), `backgrounds`, `pets` (what `cats`
-and `dogs` share), `insects`, `things`, `flowers`. This file has the three functions for users,
-`draw`, `draw_arrays` and `draw_folder`, then the scene and the camera.
+and `dogs` share), `insects`, `things`, `flowers`. This file has the functions for users,
+`draw`, `draw_arrays`, `draw_folder` and `plant_troubles`, then the scene and the camera.
 
 Units: the short side of the picture is 1, the origin is its centre, y points down.
 """
@@ -134,6 +134,31 @@ def draw_folder(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return root
+
+
+def plant_troubles(root: Path, *, swapped: float = 0.05, seed: int = 0) -> None:
+    """Give a new `draw_folder` with `train` and `test` the troubles that real folders have.
+
+    In `train`: a file that was cut off, a text file, and a share of the pictures in the folder of
+    another class. In `test`: a smaller copy and a mirrored copy of training pictures. The name of
+    a file still begins with what was drawn, so that what is found can be compared with the truth.
+    """
+    rng, train = np.random.default_rng(seed), root / "train"
+    folders = sorted(train.iterdir())
+    files = [file for folder in folders for file in sorted(folder.iterdir())]
+    small, mirrored, *others = (files[k] for k in rng.permutation(len(files)))
+    for file, kind in ((small, "small"), (mirrored, "mirrored")):
+        pixels = cv2.imread(str(file))
+        pixels = (
+            cv2.flip(pixels, 1) if kind == "mirrored" else cv2.resize(pixels, None, fx=0.5, fy=0.5)
+        )
+        cv2.imwrite(str(root / "test" / file.parent.name / f"{file.stem}.{kind}.jpg"), pixels)
+    for file in others[: round(swapped * len(files))]:
+        wrong = [folder for folder in folders if folder != file.parent]
+        file.rename(wrong[rng.integers(len(wrong))] / file.name)
+    data = small.read_bytes()
+    small.with_stem("cut").write_bytes(data[: len(data) // 3])
+    (folders[-1] / "notes.txt").write_text("the photos of August")
 
 
 def kept_folder(name: str, counts: Mapping, *, progress: bool = True) -> Path:

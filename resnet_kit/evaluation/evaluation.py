@@ -196,7 +196,7 @@ class Evaluation:
         """Draw the `n` most confidently wrong pictures: predicted (confidence), actual.
 
         The pictures are read from their files, or come from the loader that was evaluated. With the
-        model too, Grad-CAM shows what each prediction rests on (see `grad_cam`).
+        model too, Grad-CAM beside each picture shows what the prediction rests on (`grad_cam`).
         """
         from ..figures import picture_grid
 
