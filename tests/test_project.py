@@ -203,6 +203,17 @@ def test_every_term_of_the_glossary_is_in_the_notebook_that_explains_it():
         assert any(word.lower() in prose for word in words), f"{notebook}: {term}"
 
 
+def test_the_readme_shows_what_its_example_gave(monkeypatch, tmp_path):
+    shown = rk.read_results(ROOT / "results" / "readme_example.json")["rows"][0]["shown"]
+    assert f"```\n{shown}\n```" in (ROOT / "README.md").read_text(encoding="utf-8")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import readme_example
+
+    program = 'size = 3\ndouble = lambda x: 2 * x\ndouble("my_pictures") * size\n'
+    assert readme_example.run(program, tmp_path) == 6 * str(tmp_path)
+    assert "rk.train_and_eval(" in readme_example.example()
+
+
 def test_the_chinese_page_shows_the_same_program():
     def program(name: str) -> list[str]:
         text = (ROOT / name).read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
