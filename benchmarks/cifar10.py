@@ -28,6 +28,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 from PIL import Image
@@ -243,9 +244,11 @@ def measure_speed(data: Loaders, rounds: int) -> list[dict]:
         seconds = {size: seconds_of_epochs(size)[0] for size in shares}
         rates[same].append(pictures / seconds[32])
         rates[grown].append(pictures / sum(shares[x] * seconds[x] for x in shares))
-        with tempfile.TemporaryDirectory() as empty:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
-            torch.compiler.reset()
+        torch.compiler.reset()
+        with (
+            tempfile.TemporaryDirectory() as empty,
+            mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=empty),
+        ):
             first, second = seconds_of_epochs(32, 2, compiled=True)
         rates[compiled].append(pictures / second)
         compiling.append(first - second)
@@ -387,7 +390,7 @@ def main() -> None:
     options = f"--epochs {given.epochs} --depth {given.depth} --seed {given.seed}"
     name, file, curves = f"ResNet-{given.depth}", f"cifar10_{given.what}", None
     if given.what in ("ours", "tutorial"):
-        file += f"_{given.epochs}" + "_growing" * given.grow
+        file += f"_{given.epochs}" + ("_growing" if given.grow else "")
     if given.what == "speed":
         options, rows = f"--rounds {given.rounds}", measure_speed(data, given.rounds)
     elif given.what == "shipped":
@@ -396,7 +399,7 @@ def main() -> None:
         options += f" --pictures {given.pictures}"
         rows, curves = measure_ablations(data, given)
     elif given.what == "ours":
-        options += " --grow" * given.grow
+        options += " --grow" if given.grow else ""
         folder = rk.data_root() / f"{file}_{given.depth}_{given.seed}"
         model = new_net(given.depth, given.seed)
         history = train_ours(model, data, given.epochs, given.seed, checkpoint=folder, lr=lr)
@@ -405,7 +408,7 @@ def main() -> None:
         recipe += f", batch {batch_size}, rate {lr}" if on_gpu else ""
         rows = rows_of(model, loaders, name, recipe, given.seed, history.seconds)
         curves = {recipe: history.rows}
-        options += " --ship" * given.ship
+        options += " --ship" if given.ship else ""
     else:
         loaders = tutorial_loaders(data)
         model, seconds, curve = train_tutorial(loaders, given.depth, given.epochs, given.seed)

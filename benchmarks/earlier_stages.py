@@ -38,10 +38,8 @@ def cut_behind(stage: str, classes: int) -> nn.Module:
 
 def features_by_file(stage: str, everything: Loaders) -> dict:
     """Return the features `(D,)` and the label of every picture of a folder."""
-    features, found = (
-        rk.extract_features(cut_behind(stage, len(everything.classes)), everything),
-        {},
-    )
+    model = cut_behind(stage, len(everything.classes))
+    features, found = rk.extract_features(model, everything), {}
     for split, files in everything.files.items():
         rows, labels = (torch.from_numpy(array[0]) for array in arrays_of(features, split))
         found |= dict(zip(files, zip(rows, labels, strict=True), strict=True))
