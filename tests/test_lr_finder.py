@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import resnet_kit as rk
+from resnet_kit.training import LrSearch
 
 
 @pytest.fixture
@@ -99,6 +100,12 @@ def test_the_plot_shows_every_rate(problem):
     search = rk.find_lr(*problem, steps=30)
     line = search.plot().axes[0].lines[0]
     assert list(line.get_xdata()) == search.rates and "suggestion" in repr(search)
+
+
+def test_the_suggestion_is_shown_with_two_digits():
+    search = LrSearch([0.015, 0.03], [1.0, 2.0])
+    assert search.plot().axes[0].get_title(loc="left").endswith("suggested 0.0015")
+    assert repr(search).endswith("suggestion 0.0015)")
 
 
 def test_impossible_ranges_are_refused(problem):

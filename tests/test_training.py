@@ -11,6 +11,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
@@ -244,7 +245,7 @@ def test_running_average_is_what_is_validated_and_kept():
     assert model.weight.item() == pytest.approx(2.25)
 
 
-def test_compiled_training_gives_a_trained_plain_model(monkeypatch):
+def test_compiled_training_gives_a_trained_plain_model(monkeypatch, tmp_path):
     calls = []
     compiled = torch.compile
 
@@ -253,8 +254,11 @@ def test_compiled_training_gives_a_trained_plain_model(monkeypatch):
         return compiled(module, backend="eager")
 
     monkeypatch.setattr(torch, "compile", eager)
-    model, history = run(epochs=2, compile=True)
+    model, history = run(epochs=2, compile=True, checkpoint=tmp_path)
     assert calls == [model] and type(model) is nn.Sequential
+    assert set(load_file(tmp_path / "best.safetensors")) == set(model.state_dict())
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert "_orig_mod" not in str(last)
     assert history.rows[1]["train_loss"] < history.rows[0]["train_loss"]
 
 

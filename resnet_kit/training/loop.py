@@ -315,6 +315,8 @@ def train_and_eval(
         clip_norm: largest norm of all gradients together.
         average: decay in 0…1 of a running average of the weights, updated after each step
             (0.999, say); the average is validated and kept instead of the weights themselves.
+        compile: train through `torch.compile`. Its first steps take a minute or so, so it pays in
+            long trainings only; what is saved has the model's plain names.
         on_epoch_end: called with the history after each epoch, before its checkpoint is written
             (in every process), for a log of your own: with TensorBoard's `writer`,
             `lambda history: writer.add_scalars("run", history.rows[-1], len(history.rows))`.

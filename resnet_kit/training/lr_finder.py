@@ -34,14 +34,14 @@ class LrSearch:
         """Draw the loss over the rate."""
         from ..figures import line_plot
 
-        title = f"training loss while the rate rises; suggested {self.suggestion:.1g}"
+        title = f"training loss while the rate rises; suggested {self.suggestion:.2g}"
         return line_plot(
             {"loss": (self.rates, self.losses)}, xlabel="learning rate", title=title, log="x"
         )
 
     def __repr__(self) -> str:
         low, high = self.rates[0], self.rates[-1]
-        return f"LrSearch({low:.0e} to {high:.0e}, suggestion {self.suggestion:.1g})"
+        return f"LrSearch({low:.0e} to {high:.0e}, suggestion {self.suggestion:.2g})"
 
 
 def find_lr(
