@@ -199,18 +199,19 @@ def seconds_of_epochs(size: int, epochs: int = 1, *, compiled: bool = False) -> 
     return [end - start for start, end in itertools.pairwise(times)]
 
 
-def seconds_of_bare_steps(pictures: int) -> float:
+def seconds_of_bare_steps(data: Loaders) -> float:
     """Return the seconds of an epoch of steps on one batch that lies ready, in fast arithmetic."""
     device = rk.default_device()
     precision = best_precision(device)
     wanted = fast_format(device, precision) or torch.contiguous_format
     model = new_net(20, 0).to(device, memory_format=wanted).train()
-    images = torch.randn(BATCH_SIZE, 3, 32, 32, device=device).to(memory_format=wanted)
-    labels = torch.randint(0, 10, (BATCH_SIZE,), device=device)
+    images, labels = next(iter(data.train))  # pictures, as the others have, and no noise
+    images, labels = images.to(device, memory_format=wanted), labels.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     criterion, start = nn.CrossEntropyLoss(), time.perf_counter()
-    for first in range(0, pictures, BATCH_SIZE):
-        count = min(BATCH_SIZE, pictures - first)
+    pictures, size = len(data.train.dataset), len(images)
+    for first in range(0, pictures, size):
+        count = min(size, pictures - first)
         with arithmetic(device, precision):
             loss = criterion(model(images[:count]), labels[:count])
         loss.backward()
@@ -252,7 +253,7 @@ def measure_speed(data: Loaders, rounds: int) -> list[dict]:
             first, second = seconds_of_epochs(32, 2, compiled=True)
         rates[compiled].append(pictures / second)
         compiling.append(first - second)
-        rates[bare].append(pictures / seconds_of_bare_steps(pictures))
+        rates[bare].append(pictures / seconds_of_bare_steps(data))
         print(number + 1, {name: f"{x[-1]:.0f}/s" for name, x in rates.items()}, flush=True)
     measured = [("pictures per second", *pair) for pair in rates.items()]
     measured.append(("seconds that compiling takes", compiled, compiling))
