@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Outcome, Part, quiet, together
+from common import Outcome, Part, quiet
 from damage import KINDS, damaged, saved_classifier
-from PIL import Image, ImageDraw, ImageFile, TiffImagePlugin
+from PIL import Image, ImageDraw, TiffImagePlugin
 
 import resnet_kit as rk
 from resnet_kit.data.images import UnreadableImageError
@@ -300,9 +300,3 @@ PARTS = (
     Part("awkward pictures", awkward, len(FILES), "drawn pictures", "val", "ResNet-8"),
     Part("damaged pictures", damaged_pictures, 300, "drawn pictures", "val", "ResNet-8"),
 )
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what both parts found, with at most so many trials each."""
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    return together(PARTS, trials, folder, seed)

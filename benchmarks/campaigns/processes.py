@@ -28,7 +28,6 @@ from common import (
     settle,
     small_net,
     started,
-    together,
 )
 from servers import NAMES, Behaviour, archive, is_whole, patched, serving
 from torch import nn
@@ -223,8 +222,3 @@ PARTS = (
     Part("two drawings of a data set at once", drawings, 8, "338 drawn pictures"),
     Part("two trainings into one folder at once", trainings, 12, "120 pictures of noise"),
 )
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what all parts found, with at most so many trials each."""
-    return together(PARTS, trials, folder, seed)
