@@ -23,11 +23,11 @@ from scipy.io import savemat
 import resnet_kit as rk
 
 
-def some_arrays(shape: tuple[int, ...], train: int = 120, test: int = 10) -> dict[str, np.ndarray]:
-    """Noise of ten classes."""
+def some_arrays(shape: tuple[int, ...], train: int = 120) -> dict[str, np.ndarray]:
+    """Noise of ten classes; ten pictures to test on."""
     rng = np.random.default_rng(0)
     arrays = {}
-    for split, count in (("train", train), ("test", test)):
+    for split, count in (("train", train), ("test", 10)):
         arrays[f"{split}_images"] = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
         arrays[f"{split}_labels"] = np.arange(count) % 10
     return arrays
