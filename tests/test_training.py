@@ -1300,7 +1300,8 @@ def test_foreign_resume_states_are_refused_before_anything_is_touched(tmp_path):
         model = small_net()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         before, held = state(model), copy.deepcopy(optimizer.state_dict())
-        with pytest.raises(ValueError):
+        said = "no resume state|last.pt is torch.float16|other parameter groups"
+        with pytest.raises(ValueError, match=said):
             run(model, 2, optimizer=optimizer, checkpoint=tmp_path, resume=True)
         assert same(before, state(model)) and optimizer.state_dict() == held, number
 
