@@ -24,7 +24,7 @@ REAL = os.environ.get("RESNET_KIT_REAL_DATA")
 # What the processes of tests import; the slow ones would take each of them a second or more.
 PRELOADED = [
     "resnet_kit", "resnet_kit.data.datasets", "sklearn.model_selection", "torch._dynamo",
-    "accelerate.data_loader",
+    "accelerate.data_loader", "pytest",
 ]  # fmt: skip
 
 
