@@ -262,9 +262,9 @@ def evaluate(
     """Score a model on every batch of (inputs, labels) of a loader, in eval mode.
 
     The loss is the mean cross-entropy over pictures. Every module keeps the mode (train or eval)
-    that it had. Class names and files are the data set's. A `Classifier` is scored on the pictures
-    themselves, with classes matched by name (see `Classifier.score`). Several processes divide the
-    batches, and each gets the score of all of them.
+    that it had. Class names and files are the data set's. A `Classifier` is scored in float32 on
+    the pictures themselves, with classes matched by name (see `Classifier.score`). Several
+    processes divide the batches, and each gets the score of all of them.
 
     Raises:
         ValueError: an empty loader, or batches, outputs or classes that do not fit each other.
