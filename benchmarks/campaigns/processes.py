@@ -129,13 +129,13 @@ def _digests(root: Path) -> dict[str, str]:
 def drawings(trials: int, folder: Path, seed: int) -> Outcome:
     """Draw pictures in two processes, by turns into an .npz and into a folder."""
     chance, found = random.Random(seed), Outcome()
-    wanted = {}
-    for what in ("drawn10", "animals"):
+    kinds, wanted = ("drawn10", "animals"), {}
+    for what in kinds[:trials]:
         with quiet():
             draw(what, folder / what)
         wanted[what] = _digests(folder / what)
     for number in range(trials):
-        what, place = ("drawn10", "animals")[number % 2], folder / f"{number}"
+        what, place = kinds[number % 2], folder / f"{number}"
         place.mkdir()
         kill = chance.uniform(0.01, 0.3) if number % 4 == 3 else 0.0
         ends = pair(draw, place, (0.0, chance.uniform(0, 0.1)), [(what, place / "root")] * 2, kill)
