@@ -24,7 +24,6 @@ import argparse
 import copy
 import itertools
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +32,7 @@ from unittest import mock
 import torch
 from PIL import Image
 from pretraining import SOURCE, half_precision, write_shipped
+from side_by_side import median_row
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -262,12 +262,11 @@ def measure_speed(data: Loaders, rounds: int) -> list[dict]:
         measured.append(("times as fast", name, ratios))
     reached = [mine / limit for mine, limit in zip(rates[same], rates[bare], strict=True)]
     measured.append(("share of the speed of bare steps", same, reached))
+    about = {"data": "cifar10", "split": "train", "model": "ResNet-20"}
     return [
-        {"data": "cifar10", "split": "train", "model": "ResNet-20", "recipe": recipe,
-         "metric": metric, "value": statistics.median(values), "low": min(values),
-         "high": max(values), "n": rounds, "seed": None, "seconds": None}
+        median_row(values, **about, recipe=recipe, metric=metric)
         for metric, recipe, values in measured
-    ]  # fmt: skip
+    ]
 
 
 def measure_ablations(data: Loaders, given: argparse.Namespace) -> tuple[list[dict], dict]:

@@ -10,14 +10,13 @@ turns. The most memory of fine-tuning a ResNet-18 at 128 px by either. And the t
 
 import argparse
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import torch
-from side_by_side import RESULTS, in_a_fresh_process
+from side_by_side import RESULTS, in_a_fresh_process, median_row
 from torch import nn
 from torchvision.models import get_model
 
@@ -91,19 +90,8 @@ def seconds_to_import(line: str) -> float:
 
 
 def row(model: str, recipe: str, metric: str, values: list[float]) -> dict:
-    return {
-        "data": "noise",
-        "split": "train",
-        "model": model,
-        "recipe": recipe,
-        "metric": metric,
-        "value": statistics.median(values),
-        "low": min(values),
-        "high": max(values),
-        "n": len(values),
-        "seed": None,
-        "seconds": None,
-    }
+    about = {"data": "noise", "split": "train", "model": model, "recipe": recipe}
+    return median_row(values, **about, metric=metric)
 
 
 def compared(measure: Callable, ways: dict, rounds: int) -> dict[str, list[float]]:

@@ -11,7 +11,6 @@ Writes results/reading_speed.json.
 
 import argparse
 import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from side_by_side import RESULTS, in_a_fresh_process
+from side_by_side import RESULTS, in_a_fresh_process, median_row
 
 import resnet_kit as rk
 from resnet_kit.data.images import picture_files
@@ -76,19 +75,9 @@ def write_noise(folder: Path, files: int) -> None:
 
 
 def row(model: str, recipe: str, metric: str, values: list[float], n: int) -> dict:
-    return {
-        "data": "cat_dog_ants_bees photos" if "memory" not in metric else "noise, 32 px",
-        "split": "all",
-        "model": model,
-        "recipe": recipe,
-        "metric": metric,
-        "value": statistics.median(values),
-        "low": min(values),
-        "high": max(values),
-        "n": n,
-        "seed": None,
-        "seconds": None,
-    }
+    data = "noise, 32 px" if "memory" in metric else "cat_dog_ants_bees photos"
+    about = {"data": data, "split": "all", "model": model, "recipe": recipe, "metric": metric}
+    return median_row(values, **about) | {"n": n}
 
 
 def speed_rows(folder: Path, rounds: int) -> list[dict]:

@@ -51,10 +51,10 @@ def seconds_a_step(arch: str, size: int, batch_size: int, epochs: int) -> list[f
     return [row["seconds"] / STEPS for row in history.rows[1:]]
 
 
-def seconds_to_reduce(count: int, times: int = 7) -> float:
-    """Return the median time in which all processes add up `count` float32 numbers."""
+def seconds_to_reduce(count: int) -> float:
+    """Return the median time, of seven, in which all processes add up `count` float32 numbers."""
     numbers, found = torch.zeros(count, device=rk.default_device()), []
-    for _ in range(times + 1):
+    for _ in range(1 + 7):  # the first one warms up
         dist.barrier()
         start = time.perf_counter()
         dist.all_reduce(numbers)

@@ -276,21 +276,21 @@ def quietly(run: Callable, *arguments):
         return run(*arguments)
 
 
+def median_row(values: list[float], **about) -> dict:
+    """Return a row of the median of several rounds, with the smallest and the largest.
+
+    `about` is the rest of it: data, split, model, recipe, metric, and what else differs.
+    """
+    measured = {"value": statistics.median(values), "low": min(values), "high": max(values)}
+    return about | measured | {"n": len(values), "seed": None, "seconds": None}
+
+
 def row(given: argparse.Namespace, metric: str, recipe: str, values: list[float]) -> dict:
-    """Return a row of the median of several rounds, with the smallest and the largest."""
-    return {
-        "data": "cat_dog_ants_bees photos",
-        "split": "train + eval",
-        "model": f"{given.arch}, {given.size} px",
-        "recipe": recipe,
-        "metric": metric,
-        "value": statistics.median(values),
-        "low": min(values),
-        "high": max(values),
-        "n": len(values),
-        "seed": None,
-        "seconds": sum(values) if metric.startswith("seconds") else None,
-    }
+    """Return what was measured on the photos as a row."""
+    about = {"data": "cat_dog_ants_bees photos", "split": "train + eval"}
+    about |= {"model": f"{given.arch}, {given.size} px", "recipe": recipe, "metric": metric}
+    seconds = sum(values) if metric.startswith("seconds") else None
+    return median_row(values, **about) | {"seconds": seconds}
 
 
 def rows_of(given: argparse.Namespace, measured: dict[str, list[list[float]]]) -> list[dict]:

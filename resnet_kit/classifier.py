@@ -7,7 +7,6 @@ import json
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from .data.checks import announce_left_out
 from .data.images import is_one_picture, listed_pictures, picture_tensor, trimmed
 from .data.loaders import Loaders, check_loaders
 from .data.pictures import Prepare
-from .devices import arithmetic, cpu_count, place
+from .devices import arithmetic, place
 from .evaluation.evaluation import Evaluation, evaluate
 from .features import extract_features
 from .files import atomic_file, digest_of, fit_weights, read_weights, save_weights
@@ -32,6 +31,7 @@ from .models.weights import weights
 from .settings import (
     Interrupts,
     check_count,
+    in_threads,
     listed,
     own_random_numbers,
     progress_bar,
@@ -78,14 +78,13 @@ class Classifier:
         if isinstance(pictures, str | Path) and user_path(pictures).is_dir():
             announce_left_out([user_path(pictures)])
         rows, alone = [], is_one_picture(pictures)
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            starts = range(0, len(items), batch_size)
-            for start in progress_bar(starts, description="predict", show=progress):
-                some = items[start : start + batch_size]
-                prepared = list(pool.map(self._prepared, some))
-                if alone and isinstance(prepared[0], Exception):
-                    raise prepared[0]
-                rows += self._rows(some, prepared, start, top_k)
+        starts = range(0, len(items), batch_size)
+        for start in progress_bar(starts, description="predict", show=progress):
+            some = items[start : start + batch_size]
+            prepared = list(in_threads(self._prepared, some))
+            if alone and isinstance(prepared[0], Exception):
+                raise prepared[0]
+            rows += self._rows(some, prepared, start, top_k)
         table = pd.DataFrame(rows)
         return table.drop(columns="problem") if table["problem"].isna().all() else table
 
@@ -113,13 +112,13 @@ class Classifier:
         numbers = [self.classes.index(name) for name in dataset.classes]
         labels = np.array([numbers[label] for label in dataset.labels])
         starts, found = range(0, len(labels), batch_size), []
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            for start in progress_bar(starts, description="evaluate", show=progress):
-                prepared = list(pool.map(self._prepared, pictures[start : start + batch_size]))
-                for picture in prepared:
-                    if isinstance(picture, Exception):
-                        raise picture
-                found.append(self._scores(torch.stack(prepared))[0])
+        for start in progress_bar(starts, description="evaluate", show=progress):
+            some = pictures[start : start + batch_size]
+            prepared = list(in_threads(self._prepared, some))
+            for picture in prepared:
+                if isinstance(picture, Exception):
+                    raise picture
+            found.append(self._scores(torch.stack(prepared))[0])
         chances = torch.cat(found).numpy()
         loss = -np.log(chances[np.arange(len(labels)), labels].clip(1e-38)).mean()
         return Evaluation(float(loss), labels, chances, self.classes, files)

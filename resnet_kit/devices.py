@@ -175,7 +175,9 @@ def memory_format(
 
 def match_strides(optimizer: Optimizer | None) -> None:
     """Lay out what the optimizer remembers like its parameters: fused ones pair them in memory."""
-    for parameter, state in optimizer.state.items() if optimizer is not None else ():
+    if optimizer is None:
+        return
+    for parameter, state in optimizer.state.items():
         for name, value in state.items():
             of_weights = isinstance(value, Tensor) and value.shape == parameter.shape
             if of_weights and value.stride() != parameter.stride():

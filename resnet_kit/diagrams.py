@@ -190,10 +190,12 @@ def draw_block(block: Modules, input_shape: Shape | Mapping[str, Shape]) -> Figu
 
     >>> draw_block(torchvision.models.resnet18().layer2[0], (64, 56, 56))
     """
-    axes, left, ends = new_figure(WIDTH, 1).add_axes((0, 0, 1, 1)), 0.1, []
+    axes = new_figure(WIDTH, 1).add_axes((0, 0, 1, 1))
+    left, ends = 0.1, []
     for title, (module, shape) in _by_title(block, input_shape).items():
         start, *steps = _trace(title, module, shape)
-        x, forks = left + 0.95, bool(steps) and bool(steps[0].main)
+        x = left + 0.95
+        forks = bool(steps) and bool(steps[0].main)
         _text(axes, x, -0.08, title, size=11)
         _text(axes, x, -0.44, f"{_parameters([steps]):,} parameters\n\n{_words(start)[0]}", GREY)
         y = -0.68 if forks else _arrow(axes, x, -0.68, 0.12, "-")  # the first boxes are level
@@ -220,8 +222,10 @@ def _draw_steps(axes, x: float, y: float, steps: Sequence[Step]) -> float:
 
 def _draw_layer(axes, x: float, y: float, step: Step) -> float:
     words, y = _words(step), _arrow(axes, x, y, 0.15)
-    height, width = 0.06 + 0.17 * len(words), 1.1 if len(words) == 1 and len(words[0]) < 14 else 1.7
-    color = TINTS["conv" if len(words) > 1 else words[0] if words[0] in TINTS else "other"]
+    is_short = len(words) == 1 and len(words[0]) < 14
+    height, width = 0.06 + 0.17 * len(words), 1.1 if is_short else 1.7
+    kind = "conv" if len(words) > 1 else words[0]
+    color = TINTS.get(kind, TINTS["other"])
     corner, style = (x - width / 2, y - height), "round,pad=0,rounding_size=0.05"
     axes.add_patch(FancyBboxPatch(corner, width, height, style, fc=color, ec=GREY, lw=0.8))
     _text(axes, x, y - height / 2, "\n".join(words))
@@ -233,7 +237,8 @@ def _draw_layer(axes, x: float, y: float, step: Step) -> float:
 
 def _draw_addition(axes, x: float, y: float, addition: Step) -> float:
     """Draw the main branch, its circle, and the shortcut as a curve on the right of them."""
-    fork, radius, bend, side = _arrow(axes, x, y, 0.12, "-"), 0.12, 0.45, x + _reach(addition)
+    fork, side = _arrow(axes, x, y, 0.12, "-"), x + _reach(addition)
+    radius, bend = 0.12, 0.45
     middle = _arrow(axes, x, _draw_steps(axes, x, fork, addition.main), 0.18) - radius
     axes.add_patch(Circle((x, middle), radius, fc="white", ec=INK))
     axes.text(x, middle, "+", ha="center", va="center_baseline", fontsize=12)
@@ -293,7 +298,8 @@ def draw_net(model: Modules, input_shape: Shape | Mapping[str, Shape]) -> Figure
     >>> draw_net(torchvision.models.resnet50(), (3, 224, 224))
     """
     nets = {title: _parts(title, *given) for title, given in _by_title(model, input_shape).items()}
-    wide, axes, y = 0.03, new_figure(WIDTH, 1).add_axes((0, 0, 1, 1)), 0.0
+    axes = new_figure(WIDTH, 1).add_axes((0, 0, 1, 1))
+    wide, y = 0.03, 0.0
     while max(sum(_columns(net, wide)) for net in nets.values()) > WIDTH and wide > 0.001:
         wide *= 0.95
     tall = 1.5 / max(_sides(net["stem"][0])[1] for net in nets.values())

@@ -82,6 +82,9 @@ def extract_features(
         batch_size, seed: of the loaders of features.
         precision: as in `train_and_eval`; the features are float32 in any case. "fp32" gives, bit
             for bit, what the head gets from the model.
+
+    Raises:
+        ValueError: no model with a linear head, no `Loaders`, or a wrong number of views.
     """
     check_model(model)
     check_loaders(loaders)
@@ -117,7 +120,6 @@ def features_of(
     parts: dict[str, tuple[Tensor, Tensor]], classes: tuple[str, ...], *, batch_size: int, seed: int
 ) -> Features:
     """Return loaders for features `(views, N, D)` and labels `(views, N)` of train, val, test."""
-
     loaders = {
         split: batch_loader(
             FeatureRows(*part, classes), batch_size, seed=seed if split == "train" else None

@@ -153,9 +153,8 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), number in np.ndenumerate(matrix) if few else ():
-        color = "white" if shares[row, column] > 0.6 else "black" if number else REFERENCE
-        axes.text(column, row, f"{number}", ha="center", va="center", color=color)
+    if few:
+        _write_counts(axes, matrix, shares)
     named = range(0, count, -(-count // MOST_NAMES))
     axes.set_xticks(named, [classes[place] for place in named])
     if max(map(len, classes)) > 7 or not few:  # wider than a column
@@ -165,6 +164,14 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
+
+
+def _write_counts(axes, matrix: np.ndarray, shares: np.ndarray) -> None:
+    """Write each count into its cell: white on dark, grey where it is zero."""
+    for (row, column), number in np.ndenumerate(matrix):
+        color = "black" if number else REFERENCE
+        color = "white" if shares[row, column] > 0.6 else color
+        axes.text(column, row, f"{number}", ha="center", va="center", color=color)
 
 
 @styled
@@ -279,7 +286,7 @@ def picture_grid(
     or float in 0…1. Normalised pictures need `mean` and `std`: they are denormalised and clipped.
     `heat` are maps `(H, W)` in 0…1, as `grad_cam` returns. Beside each picture it is drawn again
     with its map: the warmer a place, the more. The titles of `unlike` ones, which are unlike the
-    training pictures, are purple.
+    training pictures, are purple. Without any picture there is a ValueError.
     """
     if not len(pictures):
         raise ValueError("no pictures to draw; expected at least one")

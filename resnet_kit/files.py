@@ -101,7 +101,14 @@ def only_one(path: Path, *, seconds: float | None = None, refusal: str = "") -> 
 def save_weights(
     model: nn.Module | Mapping[str, Tensor], path: str | Path, *, metadata: dict | None = None
 ) -> Path:
-    """Write weights as safetensors, contiguous, with `metadata` as JSON in the header."""
+    """Write weights as safetensors, contiguous, with `metadata` as JSON in the header.
+
+    Return the path. A file that is there is replaced when the new one is whole.
+
+    Raises:
+        ValueError: the path does not end in .safetensors.
+        TypeError: metadata that JSON does not know (NumPy's and torch's numbers are taken).
+    """
     path = user_path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, not {path.name}; rename the file")

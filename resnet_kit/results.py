@@ -37,8 +37,8 @@ def write_results(
 ) -> None:
     """Write measured rows with date, hardware and versions; `name` is the file's.
 
-    Each row holds all of `ROW` (None where it has no meaning) and may hold more. `curves` maps a
-    name to a training's rows per epoch.
+    Each row holds all of `ROW` (None where it has no meaning) and may hold more; else there is a
+    ValueError. `curves` maps a name to a training's rows per epoch.
     """
     for row in rows:
         if missing := [key for key in ROW if key not in row]:

@@ -114,10 +114,10 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def listed(classes: Sequence[str], most: int = 12) -> str:
-    """Return how many classes there are, and the names of the first."""
+def listed(classes: Sequence[str]) -> str:
+    """Return how many classes there are, and the names of the first twelve."""
     count = f"{len(classes)} class" if len(classes) == 1 else f"{len(classes)} classes"
-    return f"{count}: {', '.join(classes[:most])}{', …' if len(classes) > most else ''}"
+    return f"{count}: {', '.join(classes[:12])}{', …' if len(classes) > 12 else ''}"
 
 
 def shown_names(classes: Sequence[str]) -> tuple[str, ...]:

@@ -211,6 +211,10 @@ def compare_strategies(
     features of all pictures are computed once, and what that took is shared out by pictures.
     Stopping the cell returns what there is.
 
+    Raises:
+        ValueError: an unknown strategy, or weights or a folder that do not fit it.
+        FileNotFoundError, NotADirectoryError: no such folder.
+
     >>> compare_strategies("my_pictures", fractions=(0.1, 1)).to_frame()
     """
     known = (*STRATEGIES, TWO_STAGES)

@@ -90,8 +90,9 @@ class Processes(World):
 
     def average_statistics(self, model: nn.Module, *others: nn.Module) -> None:
         for net in dict.fromkeys((model, *others)):
-            for module, twin in zip(model.modules(), net.modules(), strict=True):
-                for buffer in twin.buffers(recurse=False) if module.training else ():
+            pairs = zip(model.modules(), net.modules(), strict=True)
+            for learning in [twin for module, twin in pairs if module.training]:
+                for buffer in learning.buffers(recurse=False):
                     if buffer.is_floating_point():
                         buffer.copy_(self.mean(buffer))
 

@@ -2,6 +2,7 @@
 
 import ast
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pickle
 import signal
@@ -20,6 +21,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 PACKAGE = Path(__file__).resolve().parent.parent / "resnet_kit"
 REAL = os.environ.get("RESNET_KIT_REAL_DATA")
+# What the processes of tests import; the slow ones would take each of them a second or more.
+PRELOADED = [
+    "resnet_kit", "resnet_kit.data.datasets", "sklearn.model_selection", "torch._dynamo",
+    "accelerate.data_loader", "pytest",
+]  # fmt: skip
 
 
 def pytest_report_header() -> str:
@@ -51,11 +57,12 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def processes():
-    """A maker of processes that have imported the package, once for all, and done nothing yet."""
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload(["resnet_kit"])
+    """A maker of processes that have imported `PRELOADED`, once for all, and done nothing yet."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    multiprocessing.forkserver.ensure_running()  # before another list is set, as campaigns do
     return context
 
 
@@ -198,6 +205,16 @@ def folder(tmp_path) -> Path:
                 seed = index + 10 * label + 100 * (split == "eval")
                 write_picture(tmp_path / "set" / split / name / f"{index}.png", seed)
     return tmp_path / "set"
+
+
+def same(first: dict, second: dict) -> bool:
+    """Say whether two state_dicts are bit for bit one."""
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def without_times(history) -> list[dict]:
+    """The rows of a history but for their seconds, the only thing that may differ."""
+    return [{**row, "seconds": 0} for row in history.rows]
 
 
 def small_net(outputs: int = 3) -> nn.Module:

@@ -11,14 +11,14 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as V
 
 import resnet_kit as rk
-from conftest import small_net, tensor_loader
+from conftest import small_net, tensor_loader, without_times
 from resnet_kit.data import TransformedLoader
 from resnet_kit.data.arrays import ColorJitter, Crop, Flip, ResizedCrop
 
 
-def noise(count=10, side=16, channels=3, seed=0):
+def noise(count=10, side=16, channels=3):
     shape = (count, side, side, channels) if channels else (count, side, side)
-    images = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return images, np.arange(count) % 2
 
 
@@ -202,7 +202,6 @@ def test_training_is_as_good_as_with_an_equivalent_dataloader():
         pixels, targets = (pixels - stats.mean[0]) / stats.std[0], torch.from_numpy(labels)
         loader = DataLoader(Padded(pixels[:1200], targets[:1200]), batch_size=64, shuffle=True)
         theirs.append(train_digits(loader, loaders.val, seed))
-    print(ours, theirs)
     assert min(ours + theirs) > 0.9
     assert abs(np.mean(ours) - np.mean(theirs)) < 0.02, (ours, theirs)
 
@@ -251,8 +250,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, mixed):
 
     run(1, "a")
     resumed, whole = run(3, "a", resume=True), run(3, "b")
-    for one, other in zip(resumed.rows, whole.rows, strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert without_times(resumed) == without_times(whole)
 
 
 def test_batch_transforms_compose_and_keep_the_rest_of_the_loader():

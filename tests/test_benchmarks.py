@@ -1,3 +1,5 @@
+import copy
+import importlib
 import itertools
 import shlex
 import shutil
@@ -19,11 +21,27 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 @pytest.fixture
-def pretraining(monkeypatch, tmp_path):
-    """The script, writing into an empty folder."""
+def script(monkeypatch):
+    """Import a benchmark by its name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import pretraining
+    return importlib.import_module
 
+
+@pytest.fixture
+def run_script(script, monkeypatch):
+    """Run a benchmark by its name, as with these words on the command line."""
+
+    def run(name: str, *words) -> None:
+        monkeypatch.setattr("sys.argv", [name, *map(str, words)])
+        script(name).main()
+
+    return run
+
+
+@pytest.fixture
+def pretraining(script, monkeypatch, tmp_path):
+    """The script, writing into an empty folder."""
+    pretraining = script("pretraining")
     monkeypatch.setattr(pretraining, "ROOT", tmp_path)
     return pretraining
 
@@ -112,17 +130,10 @@ def cifar10(data_root) -> Path:
     return data_root / "cifar10.npz"
 
 
-def run_script(name: str, monkeypatch, *arguments: str) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = __import__(name)
-    monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
-    module.main()
-
-
-def test_degradation_is_recorded_net_by_net(cifar10, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import degradation
-
+def test_degradation_is_recorded_net_by_net(
+    cifar10, tmp_path, script, run_script, monkeypatch, capsys
+):
+    degradation = script("degradation")
     monkeypatch.setattr(degradation, "RESULTS", tmp_path / "degradation.json")
     monkeypatch.setattr(
         degradation, "NETS", {"plain 8": {"depth": 8, "plain": True}, "residual 8": {"depth": 8}}
@@ -131,7 +142,7 @@ def test_degradation_is_recorded_net_by_net(cifar10, tmp_path, monkeypatch, caps
     options = (cifar10, "--epochs", "2", "--pictures", "120", "--search", "1")
     monkeypatch.setattr(degradation, "FIRST_RATES", (0.01, 0.1))
     monkeypatch.setattr(degradation, "RATES", (0.01, 0.1))
-    run_script("degradation", monkeypatch, *options)
+    run_script("degradation", *options)
     document = rk.read_results(tmp_path / "degradation.json")
     assert [len(rows) for rows in document["curves"].values()] == [2, 2]
     last = document["curves"]["plain 8, seed 0"][-1]
@@ -141,16 +152,14 @@ def test_degradation_is_recorded_net_by_net(cifar10, tmp_path, monkeypatch, caps
     assert train["value"] == 1 - last["train_accuracy"] and train["low"] < train["value"]
     assert val["value"] == 1 - last["val_accuracy"] and val["n"] == 100
     capsys.readouterr()
-    run_script("degradation", monkeypatch, *options)
+    run_script("degradation", *options)
     assert capsys.readouterr().out == "", "nets that are done are not trained again"
 
 
 def test_degradation_measures_train_in_eval_mode_and_goes_on_within_a_net(
-    cifar10, tmp_path, monkeypatch
+    cifar10, tmp_path, script, monkeypatch
 ):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import degradation
-
+    degradation = script("degradation")
     monkeypatch.setattr(degradation, "VAL", 100)
     data, net = degradation.cifar10(cifar10, 120), {"depth": 8}
     whole = degradation.train(data, net, 0.1, 3, 0, tmp_path / "whole")
@@ -175,11 +184,8 @@ def test_degradation_measures_train_in_eval_mode_and_goes_on_within_a_net(
     assert first[1]["train_accuracy"] == pytest.approx(share, abs=0.02)
 
 
-def test_the_search_goes_on_while_the_best_rate_is_at_an_edge(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import degradation
-
-    tried = []
+def test_the_search_goes_on_while_the_best_rate_is_at_an_edge(script, monkeypatch):
+    degradation, tried = script("degradation"), []
 
     def train(loaders, net, lr, epochs, seed, folder):
         tried.append(lr)
@@ -193,47 +199,45 @@ def test_the_search_goes_on_while_the_best_rate_is_at_an_edge(monkeypatch):
     assert max(found, key=found.get) == 0.003 and found[0.1] == 0.0
 
 
-def test_cifar10_is_trained_both_ways_and_scored(cifar10, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import cifar10 as script
-
-    monkeypatch.setattr(script, "RESULTS", tmp_path)
+def test_cifar10_is_trained_both_ways_and_scored(
+    cifar10, tmp_path, script, run_script, monkeypatch
+):
+    module = script("cifar10")
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
     few = rk.named_dataset
     monkeypatch.setattr(
         rk, "named_dataset", lambda name, **options: few(name, val_from_train=0.5, **options)
     )
     for what in ("ours", "tutorial"):
-        run_script("cifar10", monkeypatch, what, "--epochs", "1", "--depth", "8")
+        run_script("cifar10", what, "--epochs", "1", "--depth", "8")
         rows = rk.read_results(tmp_path / f"cifar10_{what}_1.json")["rows"]
         assert [(row["split"], row["model"]) for row in rows] == [
             ("val", "ResNet-8"),
             ("test", "ResNet-8"),
         ]
         assert rows[1]["n"] == 20
-    compile_ = torch.compile  # without a C++ compiler, whose minutes this is not about
-    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="eager"))
-    run_script("cifar10", monkeypatch, "speed", "--rounds", "1")
+    given = []  # without the minutes of a compiler, which this is not about
+    monkeypatch.setattr(torch, "compile", lambda module: given.append(module) or module)
+    run_script("cifar10", "speed", "--rounds", "1")
+    assert len(given) == 1
     rows = rk.read_results(tmp_path / "cifar10_speed.json")["rows"]
     theirs, same, compiled, growing, bare, compiling, *ratios = (row["value"] for row in rows)
     assert rows[2]["recipe"].endswith("compile=True") and compiling is not None
     fast = [same / theirs, compiled / theirs, growing / theirs]
     assert ratios == pytest.approx([*fast, same / bare])
-    monkeypatch.setattr(script, "ABLATIONS", {"our recipe": {}, "rate 1": {"lr": 1.0}})
-    run_script(
-        "cifar10", monkeypatch, "ablations", "--epochs", "2", "--depth", "8", "--pictures", "100"
-    )
+    monkeypatch.setattr(module, "ABLATIONS", {"our recipe": {}, "rate 1": {"lr": 1.0}})
+    run_script("cifar10", "ablations", "--epochs", "2", "--depth", "8", "--pictures", "100")
     document = rk.read_results(tmp_path / "cifar10_ablations.json")
     assert [row["recipe"] for row in document["rows"]] == ["our recipe", "rate 1"]
     first, second = (rows[1]["train_loss"] for rows in document["curves"].values())
     assert first != second and document["rows"][0]["n"] == 200
 
 
-def test_the_shipped_cifar_net_is_scored_in_right_and_wrong_ways(cifar10, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import cifar10 as script
-
-    monkeypatch.setattr(script, "RESULTS", tmp_path)
-    run_script("cifar10", monkeypatch, "shipped")
+def test_the_shipped_cifar_net_is_scored_in_right_and_wrong_ways(
+    cifar10, tmp_path, script, run_script, monkeypatch
+):
+    monkeypatch.setattr(script("cifar10"), "RESULTS", tmp_path)
+    run_script("cifar10", "shipped")
     val, test, *wrong_ways = rk.read_results(tmp_path / "cifar10_shipped.json")["rows"]
     assert (val["n"], test["n"]) == (40, 20) and val["classes"][3] == "cat"
     confusion = np.array(val["confusion"])
@@ -248,30 +252,25 @@ def test_the_shipped_cifar_net_is_scored_in_right_and_wrong_ways(cifar10, tmp_pa
         assert lead == round(40 * (val["value"] - other["value"])) and 0 <= other["p"] <= 1
 
 
-def test_a_forgotten_eval_makes_a_score_depend_on_the_batches(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import cifar10 as script
-
+def test_a_forgotten_eval_makes_a_score_depend_on_the_batches(script):
+    scored_in_train_mode = script("cifar10").scored_in_train_mode
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     data = rk.array_loaders(train=(images, np.arange(20) % 10))
     net = rk.cifar_resnet(8)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     order = torch.randperm(20)
-    whole = script.scored_in_train_mode(net, data.plain("train"), 20)
-    again = script.scored_in_train_mode(net, data.plain("train"), 20, order)
-    parts = script.scored_in_train_mode(net, data.plain("train"), 5)
+    whole = scored_in_train_mode(net, data.plain("train"), 20)
+    again = scored_in_train_mode(net, data.plain("train"), 20, order)
+    parts = scored_in_train_mode(net, data.plain("train"), 5)
     assert np.allclose(whole.probabilities, again.probabilities, atol=1e-5)
     assert (whole.labels == again.labels).all()
     assert not np.allclose(whole.probabilities, parts.probabilities, atol=1e-3)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
-def test_a_ten_class_set_is_trained_and_scored(cifar10, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import ten_class_sets
-
-    monkeypatch.setattr(ten_class_sets, "RESULTS", tmp_path)
-    run_script("ten_class_sets", monkeypatch, "digits", "--epochs", "2", "--depth", "8")
+def test_a_ten_class_set_is_trained_and_scored(tmp_path, script, run_script, monkeypatch):
+    monkeypatch.setattr(script("ten_class_sets"), "RESULTS", tmp_path)
+    run_script("ten_class_sets", "digits", "--epochs", "2", "--depth", "8")
     rows = rk.read_results(tmp_path / "ten_class_sets_digits.json")["rows"]
     assert [(row["split"], row["data"], row["n"]) for row in rows] == [
         ("val", "digits", 150),
@@ -280,70 +279,61 @@ def test_a_ten_class_set_is_trained_and_scored(cifar10, tmp_path, monkeypatch):
     assert rows[0]["recipe"] == "ours, 2 epochs of 1,350 pictures"
 
 
-def test_strategies_are_compared_and_recorded(data_root, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import strategies
-
+def test_strategies_are_compared_and_recorded(data_root, tmp_path, script, run_script, monkeypatch):
+    strategies = script("strategies")
     monkeypatch.setattr(strategies, "RESULTS", tmp_path)
     monkeypatch.setattr(strategies, "SEEDS", (0,))
     monkeypatch.setattr(strategies, "FRACTIONS", (0.5, 1.0))
-    run_script("strategies", monkeypatch, "drawn", "--size", "16", "--epochs", "1")
+    two = ("feature extraction", "full fine-tuning")  # all of them are measured in test_strategies
+    monkeypatch.setitem(rk.compare_strategies.__kwdefaults__, "strategies", two)
+    run_script("strategies", "drawn", "--size", "16", "--epochs", "1")
     rows = rk.read_results(tmp_path / "strategies_drawn.json")["rows"]
-    assert len(rows) == 2 * 6 * 2 * 2 + 1 and {row.get("pictures") for row in rows} == {
-        24,
-        48,
-        None,
-    }
+    assert len(rows) == 2 * 2 * 2 * 2 + 1
+    assert {row.get("pictures") for row in rows} == {24, 48, None}
     assert rows[0]["recipe"] == "feature extraction, 16 px, 1 epochs"
     assert rows[-1]["metric"] == "seconds of the whole comparison" and rows[-1]["value"] > 0
 
 
-def test_features_once_are_timed_against_a_frozen_loop(folder, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import feature_extraction_speed as script
-
+def test_features_once_are_timed_against_a_frozen_loop(folder, script, monkeypatch):
+    module = script("feature_extraction_speed")
     for name in ("c", "d"):  # the benchmark has four classes
         shutil.copytree(folder / "train" / "a", folder / "train" / name)
         shutil.copytree(folder / "eval" / "a", folder / "eval" / name)
     pictures = torch.randn(2, 3, 32, 32)
     small = rk.pretrained(rk.weights("resnet18", "tiny"), num_classes=4).eval()
-    grown = script.new_model().eval()
+    grown = module.new_model().eval()
     assert len(grown.layer3) == 6
     small.fc.load_state_dict(grown.fc.state_dict())
     assert torch.allclose(grown(pictures), small(pictures), atol=1e-4)
-    for run, times in ((script.tutorial, 2), (script.ours, 1), (script.bare_forward, 1)):
+    monkeypatch.setattr(module, "new_model", lambda: copy.deepcopy(grown))
+    for run, times in ((module.tutorial, 2), (module.ours, 1), (module.bare_forward, 1)):
         seconds, accuracy = run(folder, 16, 2)
         assert len(seconds) == times and min(seconds) > 0
-        assert accuracy is None if run is script.bare_forward else 0 <= accuracy <= 1
+        assert accuracy is None if run is module.bare_forward else 0 <= accuracy <= 1
 
 
-def test_fine_tuning_is_timed_side_by_side(folder, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import side_by_side as script
-
+def test_fine_tuning_is_timed_side_by_side(folder, script):
+    module = script("side_by_side")
     for name in ("c", "d"):  # the benchmark has four classes
         shutil.copytree(folder / "train" / "a", folder / "train" / name)
         shutil.copytree(folder / "eval" / "a", folder / "eval" / name)
     source = rk.weights("resnet18", None)
-    for run in (script.ours, script.tutorial, script.bare_steps):
+    for run in (module.ours, module.tutorial, module.bare_steps):
         seconds = run(folder, source, 32, 2)
         assert len(seconds) == 2 and min(seconds) > 0, run
     given = Namespace(arch="resnet18", size=32)
     tutorial = "tutorial loop, batch 6"
-    measured = {script.OURS: [[5.0, 2.0, 4.0]], tutorial: [[9.0, 9.0, 9.0]]}
-    measured[script.BARE] = [[7.0, 1.5, 1.5]]
-    rows = {(r["recipe"], r["metric"]): r["value"] for r in script.rows_of(given, measured)}
-    assert rows[script.OURS, f"times as fast as {tutorial}"] == 3.0
-    assert rows[script.OURS, "share of our epoch that bare steps take"] == 0.5
+    measured = {module.OURS: [[5.0, 2.0, 4.0]], tutorial: [[9.0, 9.0, 9.0]]}
+    measured[module.BARE] = [[7.0, 1.5, 1.5]]
+    rows = {(r["recipe"], r["metric"]): r["value"] for r in module.rows_of(given, measured)}
+    assert rows[module.OURS, f"times as fast as {tutorial}"] == 3.0
+    assert rows[module.OURS, "share of our epoch that bare steps take"] == 0.5
     assert rows[tutorial, "seconds per epoch, from the second on"] == 9.0
-    assert rows[script.OURS, "seconds of the first epoch"] == 5.0
+    assert rows[module.OURS, "seconds of the first epoch"] == 5.0
 
 
-def test_reading_and_overhead_are_measured(folder, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import overhead
-    import reading_speed
-
+def test_reading_and_overhead_are_measured(folder, tmp_path, script, monkeypatch):
+    overhead, reading_speed = script("overhead"), script("reading_speed")
     for name, way in reading_speed.WAYS.items():
         assert reading_speed.seconds_of(way, folder / "train") > 0, name
     reading_speed.write_noise(tmp_path / "noise", 5)
@@ -370,11 +360,8 @@ def test_recorded_recipes_are_those_of_their_commands(pretraining):
     assert about["size"] == int(given["--transfer-size"])
 
 
-def test_the_figure_of_the_readme_shows_what_the_results_say(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import readme_figure
-    import results_table
-
+def test_the_figure_of_the_readme_shows_what_the_results_say(script):
+    readme_figure, results_table = script("readme_figure"), script("results_table")
     figure = readme_figure.readme_figure()
     shown = {text.get_text() for text in figure.findobj(Text)}
     document = results_table.documents()["transfer_photos"]

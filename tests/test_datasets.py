@@ -21,13 +21,14 @@ from PIL import Image
 from scipy.io import savemat
 
 import resnet_kit as rk
+from resnet_kit.drawn import VERSION
 
 
-def some_arrays(shape: tuple[int, ...], train: int = 120, test: int = 10) -> dict[str, np.ndarray]:
-    """Noise of ten classes."""
+def some_arrays(shape: tuple[int, ...], train: int = 120) -> dict[str, np.ndarray]:
+    """Noise of ten classes; ten pictures to test on."""
     rng = np.random.default_rng(0)
     arrays = {}
-    for split, count in (("train", train), ("test", test)):
+    for split, count in (("train", train), ("test", 10)):
         arrays[f"{split}_images"] = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
         arrays[f"{split}_labels"] = np.arange(count) % 10
     return arrays
@@ -335,6 +336,13 @@ def test_damaged_and_unfit_files_are_refused(data_root):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="cannot be read"):
         rk.named_dataset("mnist")
+
+
+@pytest.mark.parametrize("name", ["mnist", f"drawn10_quick_v{VERSION}"])
+def test_a_file_that_names_no_classes_has_ten_all_the_same(data_root, name):
+    data_root.mkdir()
+    np.savez(data_root / f"{name}.npz", **some_arrays((28, 28)))
+    assert rk.named_dataset(name.partition("_")[0]).classes == tuple("0123456789")
 
 
 def test_too_few_pictures_to_hold_some_out_are_refused(data_root):

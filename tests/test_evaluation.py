@@ -205,8 +205,7 @@ def test_figures_show_themselves_once(folder):
     result = rk.evaluate(small_net(2), rk.image_folders(folder, size=16).val)
     figure = result.plot_confusion()
     assert figure._repr_png_().startswith(b"\x89PNG")
-    if result.mistakes().empty:
-        pytest.fail("the untrained net was expected to be wrong somewhere")
+    assert not result.mistakes().empty, "the untrained net is wrong somewhere"
     mistakes = result.plot_mistakes(3)
     assert mistakes._repr_jpeg_().startswith(b"\xff\xd8") and mistakes._repr_png_ is None
 

@@ -21,9 +21,9 @@ def net():
     return cifar_resnet(8, in_channels=1)
 
 
-def small_resnet(num_classes: int = 2) -> nn.Module:
+def small_resnet() -> nn.Module:
     rk.seed_everything(0)
-    return torchvision.models.resnet18(num_classes=num_classes)
+    return torchvision.models.resnet18(num_classes=2)
 
 
 def of_folder(folder, size: int = 16, **options) -> Loaders:
@@ -33,13 +33,6 @@ def of_folder(folder, size: int = 16, **options) -> Loaders:
 
 def rows(loader) -> torch.Tensor:
     return loader.dataset.features
-
-
-def train_head(head, features, epochs=20):
-    optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
-    return rk.train_and_eval(
-        head, epochs, nn.CrossEntropyLoss(), optimizer, features.train, features.val
-    )
 
 
 @pytest.mark.usefixtures("on_cpu")
@@ -62,7 +55,9 @@ def test_features_are_what_the_head_gets_in_order(digits, net):
 def test_a_head_trained_on_features_gives_the_live_models_logits(digits, net):
     features = rk.extract_features(net, digits, precision="fp32", batch_size=64)
     before = {k: v.clone() for k, v in net.state_dict().items() if not k.startswith("fc")}
-    history = train_head(rk.head_of(net), features)
+    head, criterion = rk.head_of(net), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
+    history = rk.train_and_eval(head, 20, criterion, optimizer, features.train, features.val)
     assert history.best_accuracy > 0.6, "even random features tell digits apart"
     net.eval()
     with torch.no_grad():

@@ -30,7 +30,8 @@ def test_names_of_lines_that_end_close_together_stand_apart():
     assert [text.arrow_patch is not None for text in axes.texts].count(True) == 1  # a leader
     colors = {line.get_color() for line in axes.lines[1:]}
     assert {text.get_color() for text in axes.texts} == colors and len(colors) == 3
-    rk.line_plot(lines, xlabel="x", title="y", log="xy")
+    axes = rk.line_plot(lines, xlabel="x", title="y", log="xy").axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
 
 
 def test_titles_of_two_lines_get_more_room():

@@ -50,7 +50,8 @@ def test_maps_follow_the_definition_and_change_nothing(frozen, preactivation):
     assert model.training and not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
-    one = rk.grad_cam(model, pictures[1:2])
+    with torch.no_grad():  # as in a cell that looks at pictures
+        one = rk.grad_cam(model, pictures[1:2])
     assert torch.allclose(one[0], heat[1], atol=1e-4)  # no picture depends on its neighbours
 
 
@@ -96,5 +97,8 @@ def test_maps_far_from_the_end_are_refused(depth):
 
 @pytest.mark.parametrize("arch", ["swin_t", "vgg11", "convnext_tiny", "mobilenet_v3_small"])
 def test_networks_that_end_in_maps_are_drawn(arch):
-    model = torchvision.models.get_model(arch, weights=None, num_classes=2)
+    with torch.device("meta"):  # without the seconds that drawing first weights takes
+        model = torchvision.models.get_model(arch, weights=None, num_classes=2)
+    for tensor in model.to_empty(device="cpu").state_dict().values():
+        tensor.fill_(0.01)
     assert rk.grad_cam(model, torch.randn(1, 3, 64, 64)).shape == (1, 64, 64)

@@ -202,7 +202,7 @@ def test_mean_std_refuses_what_it_cannot_mean(tmp_path):
 
 
 def test_mean_std_of_the_photos_equals_plain_numpy(real_data):
-    folder = real_data / "cat_dog_ants_bees" / "eval"
+    folder = real_data / "cat_dog_ants_bees" / "eval" / "1_dog"
     files = picture_files(folder)
     count, total, squares = 0, np.zeros(3), np.zeros(3)
     for path in files:
@@ -211,7 +211,7 @@ def test_mean_std_of_the_photos_equals_plain_numpy(real_data):
         total, squares = total + values.sum(0), squares + (values**2).sum(0)
     mean = total / count
     stats = rk.mean_std(folder)
-    assert stats.pictures == 355 and stats.pixels == count
+    assert stats.pictures == 102 and stats.pixels == count
     assert np.allclose(stats.mean, mean, rtol=0, atol=1e-9)
     assert np.allclose(stats.std, np.sqrt(squares / count - mean**2), rtol=0, atol=1e-9)
 

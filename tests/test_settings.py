@@ -40,10 +40,11 @@ def test_quick_mode_is_off_for_zero(monkeypatch):
     assert not rk.quick_mode()
 
 
-def test_seed_everything_repeats_all_random_numbers():
-    def draw():
-        return random.random(), np.random.rand(), torch.rand(1).item()
+def draw() -> tuple[float, float, float]:
+    return random.random(), np.random.rand(), torch.rand(1).item()
 
+
+def test_seed_everything_repeats_all_random_numbers():
     rk.seed_everything(3)
     first = draw()
     rk.seed_everything(3)
@@ -53,9 +54,6 @@ def test_seed_everything_repeats_all_random_numbers():
 
 
 def test_own_random_numbers_leave_the_callers_alone():
-    def draw():
-        return random.random(), np.random.rand(), torch.rand(1).item()
-
     rk.seed_everything(3)
     expected = draw()
     rk.seed_everything(3)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, SequentialSampler, TensorDataset
 
 import resnet_kit as rk
-from conftest import small_net, tensor_loader, write_picture
+from conftest import same, small_net, tensor_loader, without_times, write_picture
 from resnet_kit import devices
 from resnet_kit.data import TransformedLoader
 from resnet_kit.data.arrays import ColorJitter, Crop, Flip
@@ -31,12 +31,12 @@ pytestmark = pytest.mark.usefixtures("on_cpu")
 AUGMENT = [Crop(1), Flip(), ColorJitter(0.2)]
 
 
-def plain_net(outputs: int = 3) -> nn.Module:
+def plain_net() -> nn.Module:
     """No batch statistics and no dropout: what a picture gives does not depend on its batch."""
     torch.manual_seed(int(os.environ.get("RANK", "0")))  # other weights in each process
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(), nn.Linear(16, outputs),
+        nn.Flatten(), nn.Linear(16, 3),
     )  # fmt: skip
 
 
@@ -64,16 +64,8 @@ def trained(loaders=None, epochs=3, model=None, *, train=None, weighted=False, *
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, history
 
 
-def same(first: dict, second: dict) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
 def close(first: dict, second: dict) -> bool:
     return all(torch.allclose(first[k], second[k], rtol=1e-4, atol=1e-6) for k in first)
-
-
-def without_seconds(history) -> list[dict]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows]
 
 
 # Steps
@@ -96,7 +88,7 @@ def test_parts_of_a_batch_in_several_processes_are_steps_on_all_of_it(size, toge
     for _, other in found:
         assert other.rows == found[0][1].rows and other.best_epoch == history.best_epoch
         assert other.step_pictures == history.step_pictures == 24
-    for ours, theirs in zip(without_seconds(found[0][1]), without_seconds(history), strict=True):
+    for ours, theirs in zip(without_times(found[0][1]), without_times(history), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     assert not close(whole, train_arrays(12 // size, EVERYTHING)[0])  # steps of less are others
 
@@ -138,7 +130,7 @@ def test_pictures_without_a_label_and_summed_losses_weigh_the_same(together):
     whole, history = train_unlabelled(8)
     found = together(train_unlabelled, 4).results()
     assert same(found[0][0], found[1][0]) and close(found[0][0], whole)
-    assert without_seconds(found[0][1])[0] == pytest.approx(without_seconds(history)[0], rel=1e-4)
+    assert without_times(found[0][1])[0] == pytest.approx(without_times(history)[0], rel=1e-4)
 
 
 def train_with_statistics():
@@ -386,7 +378,7 @@ def test_a_process_that_dies_ends_all_and_the_run_is_resumed(tmp_path, together)
     resumed = together(train_into, tmp_path / "parts", 4, {"resume": True}).results()
     for (weights, history, written), rank in zip(resumed, (0, 1), strict=True):
         assert same(weights, whole[0][0]) and written == 2 * (rank == 0)
-        assert without_seconds(history) == without_seconds(whole[0][1])
+        assert without_times(history) == without_times(whole[0][1])
         assert history.rows == resumed[0][1].rows
 
 

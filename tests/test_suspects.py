@@ -12,9 +12,9 @@ from resnet_kit.suspects import out_of_fold
 CLASSES = ("0_ant", "1_bee", "2_cat")
 
 
-def parts_of(train: list[int], val: list[int] = (2, 2, 2), seed: int = 0) -> dict:
+def parts_of(train: list[int], val: list[int] = (2, 2, 2)) -> dict:
     """Features `(1, N, 8)` and labels `(1, N)` per split: clouds around a centre for each class."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     centres, parts = 3 * rng.standard_normal((len(CLASSES), 8)), {}
     for split, numbers in (("train", train), ("val", val)):
         labels = np.repeat(np.arange(len(numbers)), numbers)
@@ -92,11 +92,11 @@ def suspects_probe():
     return LogisticRegression
 
 
-def colours(folder, count: int = 20):
-    """Red and blue pictures with noise, `count` of each, for a net that sees their mean colour."""
+def colours(folder):
+    """Red and blue pictures with noise, 20 of each, for a net that sees their mean colour."""
     rng = np.random.default_rng(0)
     for name, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
-        for index in range(count):
+        for index in range(20):
             noise = rng.integers(-40, 40, (20, 20, 3))
             path = folder / "train" / name / f"{index:02}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

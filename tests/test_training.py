@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from tqdm import tqdm
 
 import resnet_kit as rk
-from conftest import small_net, tensor_loader, write_picture
+from conftest import same, small_net, tensor_loader, without_times, write_picture
 from resnet_kit.data import TransformedLoader, UnreadableImageError
 from resnet_kit.files import read_weights
 from resnet_kit.models import replace_head
@@ -56,10 +56,6 @@ def run(model=None, epochs=2, train=None, val=None, *, lr=0.1, momentum=0.9, **o
 
 def state(model):
     return {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 class Scripted:
@@ -403,9 +399,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, name):
     torch.nn.init.zeros_(model[6].weight)  # a resumed run takes nothing from its model
     parts, resumed = run(model, 4, checkpoint=tmp_path, resume=True, **options)
     assert same(state(whole), state(parts))
-    for row in (*history.rows, *resumed.rows):
-        del row["seconds"]
-    assert history.rows == resumed.rows
+    assert without_times(history) == without_times(resumed)
 
 
 def train_from_files(root, checkpoint, kill):
@@ -576,16 +570,16 @@ def test_patience_stops_and_survives_a_resume(tmp_path):
 
 
 class Interrupting:
-    """A loader that raises an error at a batch, counted over all epochs."""
+    """A loader that is interrupted at a batch, counted over all epochs."""
 
-    def __init__(self, loader, at, error=KeyboardInterrupt):
-        self.loader, self.at, self.error, self.count = loader, at, error, 0
+    def __init__(self, loader, at):
+        self.loader, self.at, self.count = loader, at, 0
 
     def __iter__(self):
         for batch in self.loader:
             self.count += 1
             if self.count == self.at:
-                raise self.error
+                raise KeyboardInterrupt
             yield batch
 
 
@@ -664,15 +658,21 @@ def test_corrupt_picture_in_an_epoch_loses_nothing(folder, capsys):
     assert "Stopped by an error after 2 epochs; the model holds" in capsys.readouterr().out
 
 
-def test_non_finite_loss_stops_with_the_best_weights(capsys):
+def exploding(at: int):
+    """A criterion whose loss is not finite at one training batch."""
+
     class Exploding(nn.CrossEntropyLoss):
         count = 0
 
         def forward(self, logits, labels):
             self.count += logits.requires_grad
-            return super().forward(logits, labels) * (float("nan") if self.count > 6 else 1)
+            return super().forward(logits, labels) * (float("nan") if self.count == at else 1)
 
-    model, history = run(epochs=5, criterion=Exploding())
+    return Exploding()
+
+
+def test_non_finite_loss_stops_with_the_best_weights(capsys):
+    model, history = run(epochs=5, criterion=exploding(7))
     assert (history.stopped, len(history.rows)) == ("non-finite", 2)
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
     said = capsys.readouterr().out
@@ -865,7 +865,7 @@ class Recording(torch.autograd.Function):
         return gradient
 
 
-def backward_switches(precision: str) -> list:
+def switches_on_the_way_back() -> list:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
 
@@ -877,15 +877,15 @@ def backward_switches(precision: str) -> list:
         def forward(self, x):
             return Recording.apply(self.fc(x.flatten(1)))
 
-    run(Net(), 1, precision=precision)
-    model, optimizer = Net(), None
+    run(Net(), 1, precision="fp32")
+    model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, tensor_loader(), steps=2)
     return Recording.seen
 
 
 def test_fp32_is_fp32_on_the_way_back_too(elsewhere):
-    assert set(elsewhere(backward_switches, "fp32")) == {(False, "highest")}
+    assert set(elsewhere(switches_on_the_way_back)) == {(False, "highest")}
 
 
 @pytest.mark.parametrize(
@@ -952,19 +952,6 @@ def test_checkpoints_may_lie_in_the_home_folder(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "last.pt").is_file()
 
 
-def exploding(at: int):
-    """A criterion whose loss is not finite at one training batch."""
-
-    class Exploding(nn.CrossEntropyLoss):
-        count = 0
-
-        def forward(self, logits, labels):
-            self.count += logits.requires_grad
-            return super().forward(logits, labels) * (float("nan") if self.count == at else 1)
-
-    return Exploding()
-
-
 def test_a_loss_that_is_not_finite_in_the_first_epoch_ruins_nothing(capsys):
     model = small_net()
     before, optimizer = state(model), torch.optim.Adam(model.parameters(), lr=0.01)
@@ -996,18 +983,12 @@ def test_the_optimizer_is_as_it_was_when_a_loss_is_not_finite():
         assert torch.equal(after["state"][number]["momentum_buffer"], moments["momentum_buffer"])
 
 
-class Pressing:
-    """A loader that presses Ctrl-C before its n-th batch is handed over."""
-
-    def __init__(self, loader, at, presses=1):
-        self.loader, self.at, self.presses = loader, at, presses
-
-    def __iter__(self):
-        for number, batch in enumerate(self.loader, 1):
-            if number == self.at:
-                for _ in range(self.presses):
-                    signal.raise_signal(signal.SIGINT)
-            yield batch
+def pressing():
+    """Batches of which the second comes with a press of Ctrl-C."""
+    for number, batch in enumerate(tensor_loader()):
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        yield batch
 
 
 def test_a_press_in_a_step_is_heard_after_it(ctrl_c):
@@ -1055,10 +1036,10 @@ def test_an_interrupted_evaluation_or_search_leaves_all_as_it_was(ctrl_c):
     model.train()
     before = state(model)
     with pytest.raises(KeyboardInterrupt):
-        rk.evaluate(model, Pressing(tensor_loader(), 2), progress=False)
+        rk.evaluate(model, pressing(), progress=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(KeyboardInterrupt):
-        rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, Pressing(tensor_loader(), 2))
+        rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, pressing())
     assert same(state(model), before) and model.training and torch.is_grad_enabled()
     assert optimizer.param_groups[0]["lr"] == 0.1 and not optimizer.state
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -1205,10 +1186,6 @@ def test_pictures_without_a_label_count_nowhere():
         rk.evaluate(one, [(images, torch.full((8,), -100))], progress=False)
 
 
-def without_times(history):
-    return [{**row, "seconds": 0} for row in history.rows]
-
-
 @pytest.mark.parametrize(
     ("batch", "said"),
     [
@@ -1323,7 +1300,8 @@ def test_foreign_resume_states_are_refused_before_anything_is_touched(tmp_path):
         model = small_net()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         before, held = state(model), copy.deepcopy(optimizer.state_dict())
-        with pytest.raises(ValueError):
+        said = "no resume state|last.pt is torch.float16|other parameter groups"
+        with pytest.raises(ValueError, match=said):
             run(model, 2, optimizer=optimizer, checkpoint=tmp_path, resume=True)
         assert same(before, state(model)) and optimizer.state_dict() == held, number
 

@@ -34,10 +34,6 @@ class Outcome:
         if broken:
             self.lost.append(": ".join(filter(None, (about, "; ".join(broken)))))
 
-    def __add__(self, other: "Outcome") -> "Outcome":
-        endings = self.endings + other.endings
-        return Outcome(self.tried + other.tried, self.lost + other.lost, endings)
-
 
 @dataclass(frozen=True)
 class Part:
@@ -51,37 +47,27 @@ class Part:
     model: str = "a small net"
 
 
-def together(parts: Sequence[Part], trials: int, folder: Path, seed: int) -> Outcome:
-    """Return what all parts found, with at most so many trials each."""
-    found = Outcome()
-    for number, part in enumerate(parts):
-        place = folder / f"part_{number}"
-        place.mkdir(parents=True)
-        found += part.run(min(trials, part.trials), place, seed)
-    return found
-
-
-def small_net(outputs: int = 3, channels: int = 3) -> nn.Module:
+def small_net() -> nn.Module:
     """Return a convolution, BatchNorm, dropout and a linear head; always the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = nn.Sequential(
-            nn.Conv2d(channels, 4, 3, padding=1),
+            nn.Conv2d(3, 4, 3, padding=1),
             nn.BatchNorm2d(4),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Dropout(0.2),
         )
-        net.add_module("fc", nn.Linear(4, outputs))
+        net.add_module("fc", nn.Linear(4, 3))
         return net
 
 
-def noise(seed: int, count: int = 12, side: int = 8) -> TensorDataset:
+def noise(seed: int, count: int = 12) -> TensorDataset:
     """Return pictures of noise whose brightness follows the class: learnable."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
-    images = torch.randn(count, 3, side, side, generator=generator) + labels.view(-1, 1, 1, 1)
+    images = torch.randn(count, 3, 8, 8, generator=generator) + labels.view(-1, 1, 1, 1)
     return TensorDataset(images, labels)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Outcome, Part, copy_of, loader, quiet, rows_of, same, small_net, together
+from common import Outcome, Part, copy_of, loader, quiet, rows_of, same, small_net
 from torch import nn
 
 import resnet_kit as rk
@@ -318,10 +318,10 @@ def evaluations(trials: int, folder: Path, seed: int) -> Outcome:
     return calls(trials, seed, call, check)
 
 
-def array_data(channels: int = 3, side: int = 8) -> Loaders:
+def array_data(channels: int = 3) -> Loaders:
     """Return loaders of 12 pictures to train and 9 to validate with, of three classes."""
     rng = np.random.default_rng(0)
-    shape = (side, side, 3) if channels == 3 else (side, side)
+    shape = (8, 8, 3) if channels == 3 else (8, 8)
     train, val = (
         (rng.integers(0, 256, (count, *shape), dtype=np.uint8), np.arange(count) % 3)
         for count in (12, 9)
@@ -398,8 +398,3 @@ PARTS = (
     Part("Ctrl-C in extract_features", extractions, 120),
     Part("Ctrl-C in save_classifier", savings, 60, model="ResNet-8"),
 )
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what all parts found, with at most so many trials each."""
-    return together(PARTS, trials, folder, seed)

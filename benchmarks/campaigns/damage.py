@@ -17,18 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import (
-    Outcome,
-    Part,
-    copy_of,
-    environment,
-    loader,
-    quiet,
-    rows_of,
-    same,
-    small_net,
-    together,
-)
+from common import Outcome, Part, copy_of, environment, loader, quiet, rows_of, same, small_net
 from ctrl_c import array_data
 from torch import nn
 
@@ -395,8 +384,3 @@ PARTS = (
     Part("classifiers with odd metadata and a right digest", odd_classifiers, 1200,
          model="ResNet-8"),
 )  # fmt: skip
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what all parts found, with at most so many trials each."""
-    return together(PARTS, trials, folder, seed)

@@ -20,18 +20,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from common import (
-    Outcome,
-    Part,
-    copy_of,
-    environment,
-    loader,
-    quiet,
-    rows_of,
-    same,
-    small_net,
-    together,
-)
+from common import Outcome, Part, copy_of, environment, loader, quiet, rows_of, same, small_net
 from ctrl_c import array_data
 from PIL import Image
 from torch import nn
@@ -501,8 +490,3 @@ def all_scenarios(
 
 
 PARTS = (Part("full, read-only and vanished disks, foreign files", all_scenarios, 54),)
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what the scenarios found, with at most so many of them."""
-    return together(PARTS, trials, folder, seed)

@@ -26,7 +26,6 @@ from common import (
     settle,
     small_net,
     started,
-    together,
     wait_for,
 )
 from PIL import Image
@@ -393,8 +392,3 @@ PARTS = (
     Part(f"SIGKILL at random in {len(CONFIGURATIONS)} kinds of trainings", at_random, 132),
     Part("SIGKILL before, in and after writes of trainings", around_writes, 85),
 )
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what both parts found, with at most so many trials each."""
-    return together(PARTS, trials, folder, seed)

@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from common import Outcome, Part, loader, processes, quiet, settle, small_net, together
+from common import Outcome, Part, loader, processes, quiet, settle, small_net
 from PIL import Image
 from torch import nn
 
@@ -132,8 +132,3 @@ PARTS = (
     Part("peak memory over flat pictures of 100 to 169 megapixels", huge_pictures, 2,
          "4 flat pictures", "train", "none"),
 )  # fmt: skip
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what both parts found, with at most so many trials each."""
-    return together(PARTS, trials, folder, seed)

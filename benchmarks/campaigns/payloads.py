@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Outcome, Part, environment, quiet, small_net, together
+from common import Outcome, Part, environment, quiet, small_net
 from damage import KINDS, Resuming, damaged, saved_classifier, tiny_mnist
 
 import resnet_kit as rk
@@ -236,8 +236,3 @@ PARTS = (
     Part("damaged classifiers, heard by an audit hook", damaged_classifiers, 1000,
          "damaged files", "val", "ResNet-8"),
 )  # fmt: skip
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what both parts found, with at most so many trials each."""
-    return together(PARTS, trials, folder, seed)

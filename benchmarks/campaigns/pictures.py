@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Outcome, Part, quiet, together
+from common import Outcome, Part, quiet
 from damage import KINDS, damaged, saved_classifier
-from PIL import Image, ImageDraw, ImageFile, TiffImagePlugin
+from PIL import Image, ImageDraw, TiffImagePlugin
 
 import resnet_kit as rk
 from resnet_kit.data.images import UnreadableImageError
@@ -59,14 +59,14 @@ def sixteen_bits(transparent: bool) -> bytes:
     """Return a grey 16-bit PNG; its darkest value may be transparent."""
     values = np.linspace(0, 65535, 1200).reshape(30, 40).astype(np.uint16)
     data = encoded(Image.fromarray(values), "PNG")
-    return with_chunk(data, b"tRNS", struct.pack(">H", 0)) if transparent else data
+    return with_clear(data, struct.pack(">H", 0)) if transparent else data
 
 
-def with_chunk(png: bytes, name: bytes, content: bytes) -> bytes:
-    """Return a PNG with a chunk before its pixels."""
+def with_clear(png: bytes, colour: bytes) -> bytes:
+    """Return a PNG in which a colour is transparent, as a chunk before its pixels says."""
     place = png.index(b"IDAT") - 4
-    body = name + content
-    chunk = struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+    body = b"tRNS" + colour
+    chunk = struct.pack(">I", len(colour)) + body + struct.pack(">I", zlib.crc32(body))
     return png[:place] + chunk + png[place:]
 
 
@@ -156,8 +156,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "sixteen_bits.png": lambda: sixteen_bits(False),
     "sixteen_bits_clear.png": lambda: sixteen_bits(True),
     "sixteen_bits.pgm": lambda: b"P5 4 2 65535\n" + bytes(range(16)),
-    "grey_clear.png": lambda: with_chunk(in_mode("L", PNG), b"tRNS", b"\x00\x80"),
-    "rgb_clear.png": lambda: with_chunk(encoded(photo(), PNG), b"tRNS", bytes(6)),
+    "grey_clear.png": lambda: with_clear(in_mode("L", PNG), b"\x00\x80"),
+    "rgb_clear.png": lambda: with_clear(encoded(photo(), PNG), bytes(6)),
     "animated.png": lambda: animation(PNG),
     "animated.webp": lambda: animation(WEBP),
     "animated_gif.png": lambda: animation(GIF),
@@ -300,9 +300,3 @@ PARTS = (
     Part("awkward pictures", awkward, len(FILES), "drawn pictures", "val", "ResNet-8"),
     Part("damaged pictures", damaged_pictures, 300, "drawn pictures", "val", "ResNet-8"),
 )
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what both parts found, with at most so many trials each."""
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    return together(PARTS, trials, folder, seed)

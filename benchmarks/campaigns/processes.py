@@ -28,7 +28,6 @@ from common import (
     settle,
     small_net,
     started,
-    together,
 )
 from servers import NAMES, Behaviour, archive, is_whole, patched, serving
 from torch import nn
@@ -130,13 +129,13 @@ def _digests(root: Path) -> dict[str, str]:
 def drawings(trials: int, folder: Path, seed: int) -> Outcome:
     """Draw pictures in two processes, by turns into an .npz and into a folder."""
     chance, found = random.Random(seed), Outcome()
-    wanted = {}
-    for what in ("drawn10", "animals"):
+    kinds, wanted = ("drawn10", "animals"), {}
+    for what in kinds[:trials]:
         with quiet():
             draw(what, folder / what)
         wanted[what] = _digests(folder / what)
     for number in range(trials):
-        what, place = ("drawn10", "animals")[number % 2], folder / f"{number}"
+        what, place = kinds[number % 2], folder / f"{number}"
         place.mkdir()
         kill = chance.uniform(0.01, 0.3) if number % 4 == 3 else 0.0
         ends = pair(draw, place, (0.0, chance.uniform(0, 0.1)), [(what, place / "root")] * 2, kill)
@@ -223,8 +222,3 @@ PARTS = (
     Part("two drawings of a data set at once", drawings, 8, "338 drawn pictures"),
     Part("two trainings into one folder at once", trainings, 12, "120 pictures of noise"),
 )
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what all parts found, with at most so many trials each."""
-    return together(PARTS, trials, folder, seed)

@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
-from common import Outcome, Part, quiet, together
+from common import Outcome, Part, quiet
 from damage import KINDS, damaged
 
 from resnet_kit import files
@@ -396,8 +396,3 @@ PARTS = (
     Part("evil archives of photos", evil_zips, len(ZIPS), "6 photos"),
     Part("damaged archives of photos", mutated_zips, 200, "6 photos"),
 )
-
-
-def campaign(trials: int, *, folder: Path, seed: int = 0) -> Outcome:
-    """Return what all parts found, with at most so many trials each."""
-    return together(PARTS, trials, folder, seed)

@@ -141,9 +141,10 @@ def _arrays(name: str, download: bool) -> dict[str, np.ndarray]:
         ) from error
     if missing := [key for key in KEYS if key not in arrays]:
         raise ValueError(f"{path} lacks {', '.join(missing)}; expected {', '.join(KEYS)}")
-    names = arrays.get("classes", DOWNLOADED.get(name, (None, None))[1])
-    if names is None:
-        names = getattr(getattr(torchvision.datasets, DOWNLOADED[name][0]), "classes", None)
+    names = arrays.get("classes")
+    if names is None and name in DOWNLOADED:
+        class_name, names = DOWNLOADED[name]
+        names = names or getattr(getattr(torchvision.datasets, class_name), "classes", None)
     if names is None:
         names = range(int(arrays["train_labels"].max()) + 1)
     return {**arrays, "classes": tuple(map(str, names))}

@@ -13,6 +13,7 @@ from ..settings import in_threads
 from .images import ROOM, rgb_pixels
 
 NEAR_BITS, NEAR_CORRELATION = 12, 0.96  # of 64 bits; of thumbnails 32 x 32
+BLOCK = 512  # pictures that are compared with all others at a time: memory stays bounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Pair:
     correlation: float
 
 
-def find_pairs(prints: Sequence[Fingerprint], block: int = 512) -> list[Pair]:
+def find_pairs(prints: Sequence[Fingerprint]) -> list[Pair]:
     """Return all pairs: near hashes first, confirmed by correlation."""
     if len(prints) < 2:
         return []
@@ -60,9 +61,9 @@ def find_pairs(prints: Sequence[Fingerprint], block: int = 512) -> list[Pair]:
     mirrored = np.stack([x.mirrored_bits for x in prints])
     least = 64 - 2 * NEAR_BITS  # of the sum of 64 products of signs
     found = {}
-    for start in range(0, len(prints), block):
+    for start in range(0, len(prints), BLOCK):
         for flipped, others in ((False, bits), (True, mirrored)):
-            near = np.argwhere(bits[start : start + block] @ others.T >= least)
+            near = np.argwhere(bits[start : start + BLOCK] @ others.T >= least)
             for i, j in (near + (start, 0)).tolist():
                 if i < j and (i, j) not in found:
                     pair = _confirmed(prints, i, j, flipped)

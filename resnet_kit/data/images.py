@@ -21,26 +21,20 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 from ..settings import counted, in_threads, progress_bar, user_path
 
 # As in torchvision, GIF is no picture format here: most are animations or "not found" signs.
-SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jfif", ".mpo", ".jp2", ".png", ".webp"),
-        *(".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
-    )
-)
-PERHAPS = frozenset((".avif",))  # read where Pillow can
-HEIF = frozenset((".heic", ".heif"))  # read where the package pillow-heif is installed
-HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1"))  # bytes 8 to 11
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jfif", ".mpo", ".jp2", ".png", ".webp", ".bmp", ".tif", ".tiff",
+    ".ppm", ".pgm",
+}  # fmt: skip
+HEIF = {".heic", ".heif"}  # read where the package pillow-heif is installed
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1"}  # bytes 8 to 11 of a file
 HEIF_FIX = "HEIC pictures, as phones take them, need one package more: pip install pillow-heif"
 # What operating systems and programs leave behind.
-SYSTEM = frozenset(
-    (
-        *("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"),
-        *("lost+found", "__pycache__", "Thumbs.db", "desktop.ini"),
-    )
-)
+SYSTEM = {
+    "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information",
+    "lost+found", "__pycache__", "Thumbs.db", "desktop.ini",
+}  # fmt: skip
 LONGEST = 8  # times as long as wide: of longer pictures the middle is taken
 ORIENTATION = 0x0112  # the EXIF tag
-_ONE_FAX = threading.Lock()  # at a time
 IN_FLIGHT = 100_000_000  # pixels that several threads together hold decoded
 
 
@@ -58,7 +52,9 @@ def is_read(suffix: str) -> bool:
     suffix = suffix.lower()
     if suffix in HEIF:
         return read_heif()
-    return suffix in SUFFIXES or (suffix in PERHAPS and suffix in Image.registered_extensions())
+    if suffix == ".avif":  # read where Pillow can
+        return suffix in Image.registered_extensions()
+    return suffix in SUFFIXES
 
 
 def read_heif() -> bool:
@@ -134,13 +130,18 @@ def read_image(path: str | Path) -> Tensor:
     try:
         return decode_picture(data)
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        reason = reason_of(error)
         hint = "expected a complete picture file; replace it or take it out of the folder"
         if reason == HEIF_FIX:
             hint = "or save it as JPEG"
         if isinstance(error, Image.DecompressionBombError):
             hint = "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         raise UnreadableImageError(f"cannot read {path}: {reason}; {hint}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error, or its name where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else repr(error)
 
 
 class Room:
@@ -175,6 +176,7 @@ def size_of(file: str | Path | BytesIO) -> tuple[int, int]:
 
 
 ROOM = Room(IN_FLIGHT)
+_ONE_FAX = threading.Lock()  # decoded at a time, because standard error is the whole process's
 
 
 def trimmed(picture: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from .images import (
     is_read,
     open_picture,
     read_image,
+    reason_of,
     rgb_pixels,
 )
 from .quarantine import move_files, place_aside, quarantine_of, undo_moves
@@ -86,8 +87,7 @@ def look(path: Path, root: Path, has_splits: bool) -> Seen:
         with ROOM.for_picture(BytesIO(data)):
             _decode(data, seen, problem)
     except Exception as error:  # decoders raise anything
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        problem("unreadable", reason, False)
+        problem("unreadable", reason_of(error), False)
     return seen
 
 

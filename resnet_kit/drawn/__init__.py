@@ -15,14 +15,13 @@ Units: the short side of the picture is 1, the origin is its centre, y points do
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..devices import cpu_count
-from ..settings import data_root, progress_bar, quick_mode
+from ..settings import data_root, in_threads, progress_bar, quick_mode
 from . import cats, dogs, flowers, insects, things
 from .backgrounds import BACKGROUNDS, leaf, oddment
 from .outlines import ellipse, limb
@@ -94,8 +93,7 @@ def draw_arrays(
     Label k is `names[k]`; picture i shows class `i % len(names)`, so every slice is balanced.
     """
     jobs = [(name, index) for index in range(per_class) for name in names]
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        images = list(pool.map(lambda job: draw(*job, seed=seed, size=size), jobs))
+    images = list(in_threads(lambda job: draw(*job, seed=seed, size=size), jobs))
     labels = np.tile(np.arange(len(names), dtype=np.int64), per_class)
     return np.array(images, np.uint8).reshape(-1, size, size, 3), labels
 
@@ -198,13 +196,9 @@ def _draw_files(root: Path, jobs: list, seed: int, size: int, progress: bool) ->
         jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         (root / path).write_bytes(jpeg.tobytes())
 
-    pool = ThreadPoolExecutor(cpu_count())
-    try:
-        done = pool.map(write, jobs)
+    with closing(in_threads(write, jobs)) as done:  # after an error nothing is written any more
         for _ in progress_bar(done, total=len(jobs), description="drawing", show=progress):
             pass
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _photo_shape(name: str, index: int, seed: int, size: int) -> tuple[int, int]:

@@ -174,14 +174,8 @@ class Evaluation:
         confidence = self.probabilities[wrong, self.predictions[wrong]]
         order = np.argsort(-confidence, kind="stable")[:n]
         names = np.asarray(self.names)
-        table = pd.DataFrame(
-            {
-                "picture": wrong,
-                "actual": names[self.labels[wrong]],
-                "predicted": names[self.predictions[wrong]],
-                "confidence": confidence,
-            }
-        )
+        table = pd.DataFrame({"picture": wrong, "actual": names[self.labels[wrong]]})
+        table["predicted"], table["confidence"] = names[self.predictions[wrong]], confidence
         if self.files is not None:
             table["file"] = [self.files[index] for index in wrong]
         return table.iloc[order].reset_index(drop=True)
@@ -238,8 +232,8 @@ def mcnemar(one: Evaluation, other: Evaluation) -> tuple[int, int, float]:
     """Return how many pictures only `one` got right, only `other`, and the exact p-value.
 
     A large p says that a difference this large is what luck alone gives. Both must have scored the
-    same pictures in the same order. Source: McNemar, Psychometrika 12 (1947); exact: a binomial
-    test.
+    same pictures in the same order, else there is a ValueError. Source: McNemar, Psychometrika 12
+    (1947); exact: a binomial test.
     """
     from scipy.stats import binomtest
 
@@ -268,9 +262,12 @@ def evaluate(
     """Score a model on every batch of (inputs, labels) of a loader, in eval mode.
 
     The loss is the mean cross-entropy over pictures. Every module keeps the mode (train or eval)
-    that it had. Class names and files are the data set's. A `Classifier` is scored on the pictures
-    themselves, with classes matched by name (see `Classifier.score`). Several processes divide the
-    batches, and each gets the score of all of them.
+    that it had. Class names and files are the data set's. A `Classifier` is scored in float32 on
+    the pictures themselves, with classes matched by name (see `Classifier.score`). Several
+    processes divide the batches, and each gets the score of all of them.
+
+    Raises:
+        ValueError: an empty loader, or batches, outputs or classes that do not fit each other.
     """
     check_loader("loader", loader)
     if hasattr(model, "score") and hasattr(model, "predict"):  # a Classifier, on a higher floor

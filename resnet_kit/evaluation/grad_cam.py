@@ -28,6 +28,18 @@ def grad_cam(
     Source: https://arxiv.org/abs/1610.02391, section 3.
     """
     check_model(model)
+    _check_pictures(pictures)
+    device = place(model)
+    logits, maps = _logits_and_maps(model, pictures.to(device))
+    asked = logits.argmax(1) if labels is None else _checked_labels(labels, logits)
+    with torch.enable_grad(), arithmetic(device, "fp32"):
+        (gradient,) = torch.autograd.grad(logits.gather(1, asked[:, None]).sum(), maps)
+    heat = (gradient.mean((2, 3), keepdim=True) * maps.detach()).sum(1, keepdim=True).relu()
+    heat = F.interpolate(heat, pictures.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    return (heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
+
+
+def _check_pictures(pictures) -> None:
     if not isinstance(pictures, Tensor):
         raise ValueError(f"pictures is a {type(pictures).__name__}; expected a tensor (N, C, H, W)")
     if pictures.ndim != 4 or not pictures.is_floating_point():
@@ -35,7 +47,22 @@ def grad_cam(
             f"pictures of shape {tuple(pictures.shape)}, {pictures.dtype}; expected a batch "
             "(N, C, H, W) of prepared ones, as a loader gives them"
         )
-    device, last, after = place(model), [], []
+
+
+def _checked_labels(labels: Sequence[int] | Tensor, logits: Tensor) -> Tensor:
+    """Return a class for each picture, `(N,)`, on the device of the logits."""
+    asked, count = torch.as_tensor(labels, device=logits.device), logits.shape[1]
+    if asked.shape != logits.shape[:1] or not ((asked >= 0) & (asked < count)).all():
+        raise ValueError(
+            f"labels {asked.tolist()}; expected one of 0 to {count - 1} for each of the "
+            f"{len(logits)} pictures"
+        )
+    return asked
+
+
+def _logits_and_maps(model: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits `(N, K)` and the last maps `(N, C, h, w)`, which the logits follow from."""
+    last, after = [], []
 
     def keep(module, inputs, output):
         if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) < 2:
@@ -47,8 +74,8 @@ def grad_cam(
 
     hooks = [module.register_forward_hook(keep) for module in model.modules()]
     try:
-        with kept_modes(model), torch.enable_grad(), arithmetic(device, "fp32"):
-            logits = model.eval()(pictures.to(device))
+        with kept_modes(model), torch.enable_grad(), arithmetic(pictures.device, "fp32"):
+            logits = model.eval()(pictures)
     finally:
         for hook in hooks:
             hook.remove()
@@ -63,18 +90,7 @@ def grad_cam(
             "many layers, so the maps do not say where it looks; expected a network that ends in "
             "maps, pooling and a head, such as a ResNet, not a vision transformer"
         )
-    asked = logits.argmax(1) if labels is None else torch.as_tensor(labels, device=device)
-    count = logits.shape[1]
-    if asked.shape != logits.shape[:1] or not ((asked >= 0) & (asked < count)).all():
-        raise ValueError(
-            f"labels {asked.tolist()}; expected one of 0 to {count - 1} for each of the "
-            f"{len(logits)} pictures"
-        )
-    with arithmetic(device, "fp32"):
-        (gradient,) = torch.autograd.grad(logits.gather(1, asked[:, None]).sum(), last)
-    heat = (gradient.mean((2, 3), keepdim=True) * last[0].detach()).sum(1, keepdim=True).relu()
-    heat = F.interpolate(heat, pictures.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    return (heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu()
+    return logits, last[0]
 
 
 def _many_layers(modules: list[nn.Module]) -> bool:

@@ -288,6 +288,9 @@ def cifar_resnet(
     `preactivation` puts BatchNorm and ReLU before the convolutions. `weights="cifar10"` loads the
     weights of a trained ResNet-20 that travel with the package; `prepared` is then the mean and the
     deviation that its pictures were normalised with. Source: section 4.2.
+
+    Raises:
+        ValueError: no such depth or shortcut, or weights that the package has not for this net.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth is {depth}; expected 6n + 2: 8, 14, 20, 26, 32, 38, 44, …, 110")

@@ -17,6 +17,10 @@ def pretrained(weights: Weights, *, num_classes: int, seed: int = 0) -> nn.Modul
 
     `seed` decides what is random: the head, or from scratch all weights. The model is on the CPU;
     `train_and_eval` and `evaluate` move it.
+
+    Raises:
+        ValueError: a wrong `num_classes`, or a file of weights that are not this architecture's.
+        OSError: the ImageNet weights cannot be downloaded.
     """
     check_weights(weights)
     check_count("num_classes", num_classes)
@@ -96,6 +100,9 @@ def head_of(model: nn.Module) -> nn.Module:
     """Return the head, which turns features into logits: the last linear layer (`fc` of a ResNet).
 
     Where an `nn.Sequential` of several layers was put in its place, it is all of them.
+
+    Raises:
+        ValueError: no model, or one without such a head.
     """
     name = head_name(model)
     return model.get_submodule(name)
@@ -174,12 +181,19 @@ def freeze(model: nn.Module, *names: str) -> None:
 
     `train_mode` (used by `train_and_eval`) keeps what is frozen in eval mode: BatchNorm's running
     statistics stay as they are and dropout does not act.
+
+    Raises:
+        ValueError: no module has this name; nothing is changed.
     """
     _set_trainable(model, names, False)
 
 
 def unfreeze(model: nn.Module, *names: str) -> None:
-    """Let the named modules learn, or without names the whole model; then build the optimizer."""
+    """Let the named modules learn, or without names the whole model; then build the optimizer.
+
+    Raises:
+        ValueError: no module has this name; nothing is changed.
+    """
     _set_trainable(model, names, True)
 
 
@@ -231,6 +245,8 @@ def kept_modes(model: nn.Module):
 
 def param_groups(model: nn.Module, *, head_lr: float, backbone_lr: float) -> list[dict]:
     """Return what is trainable as two groups for an optimizer: the head first, then the backbone.
+
+    A group of which all is frozen is left out; where everything is, there is a ValueError.
 
     >>> torch.optim.AdamW(param_groups(model, head_lr=1e-3, backbone_lr=1e-4))
     """

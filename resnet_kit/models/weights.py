@@ -146,7 +146,7 @@ def _auto(arch: str) -> Weights:
         return _imagenet(arch)
     if not quick_mode():
         reason = "none are cached and download.pytorch.org does not answer"
-        if _reachable("download.pytorch.org"):
+        if _reachable("download.pytorch.org", seconds=3):
             found = _imagenet(arch)
             try:
                 found.read()
@@ -168,7 +168,7 @@ def _auto(arch: str) -> Weights:
     return _tiny(arch)
 
 
-def _reachable(host: str, seconds: float = 3.0) -> bool:
+def _reachable(host: str, *, seconds: float) -> bool:
     try:
         socket.create_connection((host, 443), timeout=seconds).close()
     except OSError:

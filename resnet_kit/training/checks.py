@@ -69,7 +69,7 @@ def check_scheduler(scheduler, scheduler_every: str, optimizer: Optimizer) -> No
         raise ValueError('ReduceLROnPlateau needs the val loss; use scheduler_every="epoch"')
 
 
-def check_loaders(train_loader, val_loader) -> None:
+def check_train_and_val(train_loader, val_loader) -> None:
     for name, loader in (("train_loader", train_loader), ("val_loader", val_loader)):
         check_loader(name, loader)
         if length_of(loader) == 0:

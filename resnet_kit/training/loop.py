@@ -48,10 +48,10 @@ from ..world import World, this_world
 from .checks import (
     announce_lasting_workers,
     announce_other_statistics,
-    check_loaders,
     check_objects,
     check_plan,
     check_scheduler,
+    check_train_and_val,
     length_of,
     pictures_a_step,
 )
@@ -329,7 +329,7 @@ def train_and_eval(
     check_plan(epochs, patience, checkpoint, checkpoint_every, resume)
     check_objects(model, criterion, optimizer)
     check_scheduler(scheduler, scheduler_every, optimizer)
-    check_loaders(train_loader, val_loader)
+    check_train_and_val(train_loader, val_loader)
     world = this_world()
     if checkpoint is not None and world.rank == 0:
         announce_lasting_workers(train_loader)

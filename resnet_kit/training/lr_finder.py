@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import nn
@@ -83,28 +82,14 @@ def find_lr(
         interrupts.check()
     run = TrainingRun(model, criterion, optimizer, device, RunSettings(seed), world=world)
     part = part_of(loader, world, even=True)
+    rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
     numbers = own_random_numbers(mixed_seed(seed), device)
-    shares = [group["lr"] / first for group in optimizer.param_groups]
-    rates, losses, smooth = [], [], 0.0
     with run.interrupts, kept_modes(model), numbers, world.together():
         try:
             seed_epoch(seed, 1, loader)
             train_mode(model)
             optimizer.zero_grad(set_to_none=True)
-            for step, batch in enumerate(islice(_endless(run, part), steps)):
-                rate = lowest * (highest / lowest) ** (step / (steps - 1))
-                for group, share in zip(optimizer.param_groups, shares, strict=True):
-                    group["lr"] = rate * share
-                meter = Meter(device)
-                train_step(run, [batch], meter)
-                run.interrupts.check()
-                loss, _ = meter.join(world).read()
-                smooth = 0.9 * smooth + 0.1 * loss
-                corrected = smooth / (1 - 0.9 ** (step + 1))
-                if not math.isfinite(loss) or (losses and corrected > 4 * min(losses)):
-                    break
-                rates.append(rate)
-                losses.append(corrected)
+            losses = _losses_at(run, rates, part)
         finally:
             run.interrupts.closing = True
             put_weights(model, run.beginning)
@@ -112,7 +97,30 @@ def find_lr(
             optimizer.zero_grad(set_to_none=True)
     if not losses:
         raise ValueError(f"the loss is not finite with a rate of {lowest}; check the pictures")
-    return LrSearch(rates, losses)
+    return LrSearch(rates[: len(losses)], losses)
+
+
+def _losses_at(run: TrainingRun, rates: list[float], loader) -> list[float]:
+    """Take a step at each rate and return the smoothed losses.
+
+    A loss that is not finite, or four times the lowest, ends the list before it.
+    """
+    groups = run.optimizer.param_groups
+    shares = [group["lr"] / groups[0]["lr"] for group in groups]
+    losses, smooth = [], 0.0
+    for step, (rate, batch) in enumerate(zip(rates, _endless(run, loader), strict=False), 1):
+        for group, share in zip(groups, shares, strict=True):
+            group["lr"] = rate * share
+        meter = Meter(run.device)
+        train_step(run, [batch], meter)
+        run.interrupts.check()
+        loss, _ = meter.join(run.world).read()
+        smooth = 0.9 * smooth + 0.1 * loss
+        corrected = smooth / (1 - 0.9**step)
+        if not math.isfinite(loss) or (losses and corrected > 4 * min(losses)):
+            break
+        losses.append(corrected)
+    return losses
 
 
 def _endless(run: TrainingRun, loader):
