@@ -5,25 +5,33 @@ python benchmarks/results_table.py
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BETWEEN = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 HEADER = ("data", "what", "measured", "value", "95 % interval, or range", "n", "seconds")
 PHOTOS = "photos of cats, dogs, ants and bees"
+ABOUT = """Written by `benchmarks/results_table.py` from the files of this folder. Each row is one
+measurement: *n* is how many pictures, runs or rounds it is of, *seconds* the time it took. *Ours*
+is the recipe of this package, *tutorial's* the one that it is compared with. A score of one run has
+a 95 % interval, which says what other test pictures could give; several runs have their range."""
 # What the README shows, and what each figure is of: a file, and words that one row of it alone has,
 # or (with !) has not. {n} is the number of pictures or trials.
 HEADLINES = {
-    f"355 {PHOTOS} named right, after learning from 507": {
+    f"355 {PHOTOS} named right, after learning from 507 (89 more chose the epoch)": {
         "linear head on the package's ResNet-18": ("transfer_photos", "test linear head"),
         "the same net fine-tuned": ("transfer_photos", "test fine-tuning"),
         "from scratch": ("transfer_photos", "test from scratch"),
-        "linear head on an ImageNet net": ("imagenet_features", "test EfficientNet-Lite0"),
+        "linear head on EfficientNet-Lite0, pre-trained on ImageNet": (
+            "imagenet_features",
+            "test EfficientNet-Lite0",
+        ),
     },
-    f"fine-tuning ResNet-34 on 951 {PHOTOS} at 224 px, an epoch after the first": {
+    f"fine-tuning ResNet-34 on 951 {PHOTOS} at 224 px, one epoch (the first left out)": {
         "with `train_and_eval`": ("fine_tuning_speed", "seconds per epoch train_and_eval"),
         "as fast as a tutorial's loop": ("fine_tuning_speed", "times tutorial"),
-        "as fast as fastai": ("fine_tuning_speed", "times fastai comes"),
+        "as fast as fastai as it comes": ("fine_tuning_speed", "times fastai comes"),
         "as fast as Lightning in bf16": ("fine_tuning_speed", "times Lightning bf16"),
     },
     "ten epochs of a head on a frozen ResNet-34, the same photos": {
@@ -34,8 +42,11 @@ HEADLINES = {
         ),
     },
     "ResNet-20 on CIFAR-10: test pictures named right": {
-        "after 48 epochs, the net in the package": ("cifar10_ours_48_growing", "test"),
-        "after 20 epochs": ("cifar10_ours_20", "test"),
+        "of {n} at hand, after 48 epochs, the net in the package": (
+            "cifar10_ours_48_growing",
+            "test",
+        ),
+        "of {n} at hand, after 20 epochs": ("cifar10_ours_20", "test"),
     },
     "training ResNet-20 on CIFAR-10": {
         "as fast as a tutorial's loop": ("cifar10_speed", "fast !16 !compile"),
@@ -88,7 +99,7 @@ def headlines() -> str:
         files = dict.fromkeys(name for name, _ in measurements.values())
         links = ", ".join(f"[{name}](results/README.md#{name})" for name in files)
         lines.append((question, "<br>".join(figures), links))
-    return table_of(lines, ("what", "measured, with range or 95 % interval", "in full"))
+    return table_of(lines, ("what", "measured", "in full"))
 
 
 def the_row(document: dict, name: str, words: str) -> dict:
@@ -121,13 +132,24 @@ def figure_of(row: dict, label: str) -> str:
         return f"{100 * row[key]:.1f}" if is_share else f"{row[key]:.3g}"
 
     about = label.format(n=f"{row['n']:,}")
-    around = "" if row["low"] is None else f" ({text('low')} to {text('high')})"
-    return f"**{text('value')}{unit}** {about}{around}"
+    return f"**{text('value')}{unit}** {about}{spread_of(row, text)}"
+
+
+def spread_of(row: dict, text: Callable[[str], str]) -> str:
+    """Return in brackets what a row's `low` and `high` are: of several runs, or an interval."""
+    if row["low"] is None:
+        return ""
+    around = f"{text('low')} to {text('high')}"
+    if runs := re.search(r"\(runs: (\d+)\)", row["metric"]):
+        return f" ({runs[1]} runs: {around})"
+    if "seconds" in row["metric"] or "times as fast" in row["metric"]:
+        return f" ({row['n']} rounds: {around})"
+    return f" (95 % interval {around})"
 
 
 def all_results() -> str:
     """Return results/README.md: each file with its command, its machine and its rows."""
-    text = "# Results\n\nWritten by `benchmarks/results_table.py` from the files of this folder.\n"
+    text = f"# Results\n\n{ABOUT}\n"
     for name, document in documents().items():
         about = f"[{name}.json]({name}.json): `{document['command']}`  \n{place_of(document)}"
         rows = table_of([cells(row) for row in shown(document["rows"])], HEADER)
