@@ -19,7 +19,10 @@ BARS = {  # label in HEADLINES: what stands beside the bar, and its colour
     "from scratch": ("from scratch", REFERENCE),
     "the same net fine-tuned": ("the package's ResNet-18, fine-tuned", HIGHLIGHT),
     "linear head on the package's ResNet-18": ("the same, frozen: linear head", HIGHLIGHT),
-    "linear head on an ImageNet net": ("an ImageNet net, frozen: linear head", TRAIN),
+    "linear head on EfficientNet-Lite0, pre-trained on ImageNet": (
+        "an ImageNet net, frozen: linear head",
+        TRAIN,
+    ),
 }
 
 
