@@ -19,6 +19,7 @@ import ast
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from xml.etree import ElementTree
 
 import resnet_kit as rk
 from resnet_kit.evaluation import wilson_interval
+from resnet_kit.files import atomic_file
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("training", "evaluation", "data", "models")
@@ -184,7 +186,7 @@ def try_all(mutants: list[dict], trees: list[Path], state: Path) -> dict[str, di
         tree = free.get()
         tried[name_of(mutant)] = try_mutant(mutant, tree, state, seconds, known)
         free.put(tree)
-        with rk.files.atomic_file(notes) as temporary:
+        with atomic_file(notes) as temporary:
             temporary.write_text(json.dumps(tried, indent=1), encoding="utf-8")
         print(len(tried), name_of(mutant), tried[name_of(mutant)], flush=True)
 
@@ -234,7 +236,7 @@ def main() -> None:
     state.mkdir(parents=True, exist_ok=True)
     trees = [state / f"tree{number}" for number in range(given.processes)]
     for tree in trees:
-        subprocess.run(["rm", "-rf", str(tree)], check=True)
+        shutil.rmtree(tree, ignore_errors=True)
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tree)], check=True)
     if not (state / "coverage").is_file():
         measure_lines(trees[0], state)
