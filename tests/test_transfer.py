@@ -1,3 +1,4 @@
+import os
 import shutil
 import socket
 import subprocess
@@ -130,6 +131,32 @@ def test_the_wheel_holds_the_weights(tmp_path):
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     assert f"resnet_kit/models/shipped/{shipped_file().name}" in names
     assert "resnet_kit/drawn/pets.py" in names
+
+
+def test_an_editable_install_is_found_beside_a_checkout_of_the_same_name(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")  # as pyproject.toml says
+    root = SHIPPED.parent.parent.parent
+    checkout, wheels = tmp_path / "resnet_kit", tmp_path / "wheels"
+    (checkout / "resnet_kit").mkdir(parents=True)
+    wheels.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, checkout / name)
+    for package in ("", "data", "drawn", "evaluation", "models", "training"):
+        (checkout / "resnet_kit" / package).mkdir(exist_ok=True)
+        (checkout / "resnet_kit" / package / "__init__.py").touch()
+    build = "import sys; from setuptools import build_meta; build_meta.build_editable(sys.argv[1])"
+    command = [sys.executable, "-c", build, str(wheels)]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    installed = tmp_path / "site"
+    zipfile.ZipFile(next(wheels.glob("*.whl"))).extractall(installed)
+    # A process in the folder that holds the checkout, where `resnet_kit` is the checkout as well.
+    look = "import site, sys; site.addsitedir(sys.argv[1]); import resnet_kit; "
+    look += "print(resnet_kit.__file__)"
+    command = [sys.executable, "-S", "-c", look, str(installed)]
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    found = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True)
+    assert found.stdout.strip() == str(checkout / "resnet_kit" / "__init__.py"), found.stderr
 
 
 def test_cached_imagenet_weights_are_taken(full_mode, no_network, monkeypatch, tmp_path, capsys):
