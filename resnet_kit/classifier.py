@@ -24,7 +24,7 @@ from .data.pictures import Prepare
 from .devices import arithmetic, place
 from .evaluation.evaluation import Evaluation, evaluate
 from .features import extract_features
-from .files import atomic_file, digest_of, fit_weights, read_weights, save_weights
+from .files import atomic_file, digest_of, fit_weights, read_weights, save_weights, weights_path
 from .models.resnets import cifar_resnet
 from .models.transfer import find_head, head_layers, head_of, kept_modes, pretrained, put_layers
 from .models.weights import weights
@@ -289,6 +289,7 @@ def save_classifier(
         ValueError: the architecture is not known or not the model's, pictures of 2 or 4 channels,
             or a path that does not end in .safetensors.
     """
+    path = weights_path(path)  # before val is scored, which may take minutes
     with Interrupts() as interrupts:
         tensors, about = _described(model, loaders, arch, calibrate)
         interrupts.check()

@@ -98,6 +98,19 @@ def only_one(path: Path, *, seconds: float | None = None, refusal: str = "") -> 
         lock.release()
 
 
+def weights_path(path: str | Path) -> Path:
+    """Return a path that weights can be written to; its folder is made.
+
+    Raises:
+        ValueError: the path does not end in .safetensors.
+    """
+    path = user_path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are written as .safetensors, not {path.name}; rename the file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def save_weights(
     model: nn.Module | Mapping[str, Tensor], path: str | Path, *, metadata: dict | None = None
 ) -> Path:
@@ -109,9 +122,7 @@ def save_weights(
         ValueError: the path does not end in .safetensors.
         TypeError: metadata that JSON does not know (NumPy's and torch's numbers are taken).
     """
-    path = user_path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"weights are written as .safetensors, not {path.name}; rename the file")
+    path = weights_path(path)
     state = model.state_dict() if isinstance(model, nn.Module) else model
     about = _as_json(metadata or {})  # checked before anything costs time
     dense = torch.contiguous_format

@@ -55,6 +55,17 @@ def test_predictions_are_those_of_evaluate(of_torchvision, tmp_path):
     assert repr(clf).startswith("Classifier(resnet18, 16 px, 2 classes: a, b; val accuracy ")
 
 
+def test_a_path_that_cannot_be_written_is_refused_before_val_is_scored(
+    of_files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(classifier, "evaluate", None)  # whoever calls it fails otherwise
+    with pytest.raises(ValueError, match=r"written as \.safetensors, not ab\.pt"):
+        rk.save_classifier(tmp_path / "ab.pt", *of_files)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        rk.save_classifier(tmp_path / "file" / "ab.safetensors", *of_files)
+
+
 @pytest.mark.usefixtures("on_cpu")
 def test_arrays_and_cifar_nets_come_back_exactly(of_arrays, tmp_path):
     model, data = of_arrays

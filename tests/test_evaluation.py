@@ -304,7 +304,11 @@ def test_without_a_mistake_no_confidence_is_raised():
 def test_a_temperature_at_its_bound_is_said(capsys):
     useless = evaluation([0, 1] * 20, [[0.01, 0.99], [0.99, 0.01]] * 20)
     assert 19 < useless.temperature() < 21
-    assert "these 40 predictions fit at no temperature of 0.05 to 20" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "No temperature from 0.05 to 20 makes the confidences of these 40 predictions fit" in said
+    )
+    assert "20 comes closest and is taken" in said
 
 
 def test_evaluations_can_be_compared_and_kept_in_sets():

@@ -687,6 +687,18 @@ def test_labels_beyond_the_head_and_grey_pictures_are_explained():
         run(train=grey)
 
 
+def test_a_head_with_too_few_outputs_is_refused_before_pictures_are_read(folder):
+    loaders = rk.image_folders(folder, like=rk.weights("resnet18", None), size=16)
+    for file in folder.rglob("*.png"):
+        file.unlink()  # whoever reads one fails otherwise
+    model, message = rk.cifar_resnet(8, num_classes=1), "labels from 0 to 1, but the model has 1 "
+    with pytest.raises(ValueError, match=message):
+        run(model, train=loaders.train, val=loaders.val)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=message):
+        rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, loaders.train)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -163,7 +163,10 @@ class Evaluation:
             return 1.0
         if abs(found) > 2.99:
             predictions = counted(len(self.labels), "prediction")
-            print(f"The confidences of these {predictions} fit at no temperature of 0.05 to 20.")
+            print(
+                f"No temperature from 0.05 to 20 makes the confidences of these {predictions} "
+                f"fit; {np.exp(found):.2g} comes closest and is taken."
+            )
         return float(np.exp(found))
 
     def mistakes(self, n: int | None = None):
@@ -412,7 +415,7 @@ def check_labels(labels: Tensor, outputs: int) -> None:
     low, high = int(labels.numpy().min()), int(labels.numpy().max())
     if low < 0 or high >= outputs:
         raise ValueError(
-            f"labels from {low} to {high} in a batch, but the model has "
+            f"labels from {low} to {high}, but the model has "
             f"{counted(outputs, 'output')} (labels 0 to {outputs - 1}); check the labels, or build "
             f"the model with num_classes={high + 1}"
         )

@@ -3,12 +3,15 @@
 import warnings
 from collections.abc import Callable
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..data.loaders import EpochSampler, check_loader
-from ..models.transfer import check_model
+from ..data.pictures import PictureFiles
+from ..evaluation.evaluation import check_labels
+from ..models.transfer import check_model, find_head
 from ..settings import check_count, counted, wrong
 from ..world import World
 
@@ -76,6 +79,17 @@ def check_train_and_val(train_loader, val_loader) -> None:
             raise ValueError(f"{name} is empty; expected at least one batch (see drop_last)")
     if train_loader is val_loader:
         warnings.warn("the model is validated on its training data", stacklevel=3)
+
+
+def check_head(model: nn.Module, *loaders) -> None:
+    """Refuse a head with fewer outputs than picture files have labels, before they are decoded."""
+    head = find_head(model)
+    layers = list(model.get_submodule(head).modules()) if head else []
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    for loader in loaders:
+        dataset = getattr(loader, "dataset", None)
+        if linear and isinstance(dataset, PictureFiles):
+            check_labels(torch.tensor(dataset.labels), linear[-1].out_features)
 
 
 def announce_lasting_workers(loader) -> None:

@@ -48,6 +48,7 @@ from ..world import World, this_world
 from .checks import (
     announce_lasting_workers,
     announce_other_statistics,
+    check_head,
     check_objects,
     check_plan,
     check_scheduler,
@@ -330,6 +331,7 @@ def train_and_eval(
     check_objects(model, criterion, optimizer)
     check_scheduler(scheduler, scheduler_every, optimizer)
     check_train_and_val(train_loader, val_loader)
+    check_head(model, train_loader, val_loader)
     world = this_world()
     if checkpoint is not None and world.rank == 0:
         announce_lasting_workers(train_loader)

@@ -12,7 +12,7 @@ from ..files import put_weights
 from ..models.transfer import kept_modes, train_mode
 from ..settings import mixed_seed, own_random_numbers
 from ..world import this_world
-from .checks import check_objects
+from .checks import check_head, check_objects
 from .loop import Meter, seed_epoch, train_step
 from .state import RunSettings, TrainingRun
 
@@ -73,6 +73,7 @@ def find_lr(
         )
     check_objects(model, criterion, optimizer)
     check_loader("loader", loader)
+    check_head(model, loader)
     first = optimizer.param_groups[0]["lr"]
     if not first > 0:
         raise ValueError(f"the optimizer's first rate is {first}; expected one above 0")
