@@ -100,6 +100,13 @@ def lines_to_look_at(code: str, line: int) -> range:
     return range(inner.lineno, max(end, inner.lineno) + 1)
 
 
+def files_that_name(tree: Path, module: str) -> set[str]:
+    """Return the test files that name a module, as those do that import a constant from it."""
+    dotted = module.removesuffix(".py").replace("/", ".")
+    files = (tree / "tests").glob("*.py")
+    return {f"tests/{f.name}" for f in files if dotted in f.read_text(encoding="utf-8")}
+
+
 def hints(code: str) -> list[tuple]:
     """Return where the type hints of a module begin and end."""
     found = []
@@ -148,6 +155,9 @@ def try_mutant(mutant: dict, tree: Path, state: Path, seconds: dict, known: set[
     tests = set().union(*(by_line.get(line, set()) for line in lines))
     files = {test.split("::")[0] for test in tests}
     tests |= {test for test in known - set(seconds) if test.split("::")[0] in files}
+    if len(lines) == len(code.splitlines()):  # a line of no function, such as a constant's
+        named = files_that_name(tree, mutant["module"])
+        tests |= {test for test in known if test.split("::")[0] in named}
     chosen = sorted(tests & known, key=lambda test: seconds.get(test, 0.0))
     if not chosen:
         return {"outcome": "survived", "tests": 0, "change": "no test runs this line"}

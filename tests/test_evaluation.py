@@ -83,7 +83,18 @@ def test_calibration_error_is_the_distance_of_confidence_and_accuracy():
     sure = evaluation([0] * 10, [[0.75, 0.25]] * 6 + [[0.25, 0.75]] * 4)
     assert sure.reliability()["pictures"].tolist() == [10]
     assert sure.calibration_error() == pytest.approx(0.75 - 0.6)
-    assert "calibration error 15.0%" in sure.plot_reliability().axes[0].get_title(loc="left")
+    axes = sure.plot_reliability().axes[0]
+    assert "calibration error 15.0%" in axes.get_title(loc="left")
+    assert [line.get_xydata().tolist() for line in axes.lines][-1] == [[75, 60]]
+    assert (axes.get_xlabel(), [text.get_text() for text in axes.texts][-1]) == (
+        "confidence in %",
+        "10",
+    )
+
+
+def test_a_confidence_of_one_is_in_the_last_bin():
+    certain = evaluation([0] * 4, [[1.0, 0.0]] * 2 + [[0.95, 0.05]] * 2)
+    assert certain.reliability(10)["pictures"].to_dict() == {9: 4}
 
 
 def test_temperature_makes_confidence_fit():

@@ -244,6 +244,7 @@ def test_mean_std_sees_pil_pictures_as_people_do():
         (torch.full((3, 4, 4), 128.0), "float32 with values from 128 to 128; expected uint8"),
         (torch.full((3, 4, 4), -1.0), "values from -1 to -1"),
         (torch.zeros(4, 4), r"Tensor of shape torch.Size\(\[4, 4\]\); expected a PIL picture or"),
+        (torch.zeros(1, 3, 4, 4), r"Tensor of shape torch.Size\(\[1, 3, 4, 4\]\); expected a PIL"),
         ("none", "No such file"),
     ],
 )

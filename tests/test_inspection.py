@@ -9,6 +9,7 @@ from PIL import Image
 from test_images import UNREADABLE
 
 import resnet_kit as rk
+from resnet_kit.data.duplicates import _hash
 from resnet_kit.drawn import draw, draw_folder
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -129,6 +130,37 @@ def test_every_kind_of_planted_trouble_is_reported_by_name(pets):
     others = set(report.problems()["file"]) - set(expected)
     assert not others, "sound files are not accused"
     assert "3 unreadable (first: train/0_cat/cut.jpg, " in repr(report)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fine", "odd"),  # (height, width, grey value): the last that passes, the first not
+    [
+        ("small", (32, 40, 128), (31, 40, 128)),
+        ("long", (32, 128, 128), (32, 129, 128)),
+        ("large", (4000, 5000, 128), (4000, 5001, 128)),
+        ("dark", (96, 96, 16), (96, 96, 15)),  # 6 % of 255 is 15.3
+        ("bright", (96, 96, 244), (96, 96, 245)),  # 96 % of 255 is 244.8
+    ],
+)
+def test_each_limit_lies_where_it_is_said(tmp_path, kind, fine, odd):
+    for name, (height, width, value) in (("fine", fine), ("odd", odd)):
+        save(np.full((height, width, 3), value, np.uint8), tmp_path / "a" / f"{name}.bmp")
+    report = inspect(tmp_path)
+    assert kind not in kinds_of(report, "a/fine.bmp") and kind in kinds_of(report, "a/odd.bmp")
+
+
+def test_a_stray_file_is_told_where_it_lies(pets):
+    planted(pets)
+    details = inspect(pets).problems().set_index("file")["detail"]
+    assert details["loose.jpg"] == "the root is no split folder"
+    assert details["spare/0_cat/a.jpg"] == "spare is no split folder"
+    assert details["train/loose.jpg"] == "lies in no class folder"
+
+
+def test_a_hash_splits_the_low_frequencies_into_halves():
+    for seed in range(5):
+        bits = _hash(np.random.default_rng(seed).random((32, 32), np.float32))
+        assert (bits[1:] > 0).sum() == 31, "31 of 63 lie above their median"
 
 
 def test_duplicates_of_every_kind_are_found_across_splits(pets):

@@ -55,6 +55,13 @@ def test_type_hints_are_known(mutants):
     assert sorted(found) == ["float", "float", "int", "int | None"]
 
 
+def test_files_that_import_a_constant_are_among_those_to_try(mutants, tmp_path):
+    (tmp_path / "tests").mkdir()
+    for name, code in (("test_a", "from resnet_kit.data.files import X"), ("test_b", "import os")):
+        (tmp_path / "tests" / f"{name}.py").write_text(code)
+    assert mutants.files_that_name(tmp_path, "resnet_kit/data/files.py") == {"tests/test_a.py"}
+
+
 def test_the_record_holds_the_share_of_each_room_and_every_survivor(mutants):
     killed = {"outcome": "killed", "tests": 7, "change": "a + b  →  a - b"}
     survived = {**killed, "outcome": "survived"}

@@ -329,6 +329,20 @@ def test_a_bar_reads_at_most_four_times_a_second(monkeypatch):
     assert 2 < len(reads) <= 2 + 4 * (time.perf_counter() - start)
 
 
+def test_a_bar_counts_the_training_batches_of_all_epochs(monkeypatch, tmp_path):
+    bars = []
+
+    def bar(total, show):
+        bars.append(tqdm(total=total, file=io.StringIO(), disable=False))
+        return bars[-1]
+
+    monkeypatch.setattr(loop, "progress_bar", bar)
+    loaders = {"train": tensor_loader(12, batch_size=4), "val": tensor_loader(4, batch_size=4)}
+    run(epochs=2, checkpoint=tmp_path, **loaders)
+    run(epochs=5, checkpoint=tmp_path, resume=True, **loaders)
+    assert [(bar.total, bar.n) for bar in bars] == [(6, 6), (15, 15)]
+
+
 # Same seed, same run; resume
 
 
@@ -683,8 +697,13 @@ def test_labels_beyond_the_head_and_grey_pictures_are_explained():
     with pytest.raises(ValueError, match="labels from 0 to 4.*3 outputs.*num_classes=5"):
         run(train=tensor_loader(10, classes=5))
     grey = DataLoader(TensorDataset(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.long)))
-    with pytest.raises(ValueError, match=r"have 1 channel\(s\).*expects 3"):
+    with pytest.raises(ValueError, match=r"have 1 channel\(s\).*expects 3.*grey to colour"):
         run(train=grey)
+    inputs = torch.zeros(4, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"have 3 channel\(s\).*expects 1.*colour to grey"):
+        rk.evaluate(rk.cifar_resnet(8, in_channels=1), [(inputs, torch.zeros(4, dtype=torch.long))])
+    with pytest.raises(ValueError, match=r"have 8 channel\(s\).*channels come first"):
+        rk.evaluate(small_net(), [(inputs.permute(0, 2, 3, 1), torch.zeros(4, dtype=torch.long))])
 
 
 def test_a_head_with_too_few_outputs_is_refused_before_pictures_are_read(folder):
