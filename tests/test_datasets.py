@@ -21,6 +21,7 @@ from PIL import Image
 from scipy.io import savemat
 
 import resnet_kit as rk
+from resnet_kit.data import Crop, Flip
 from resnet_kit.drawn import VERSION
 
 
@@ -82,11 +83,15 @@ def test_the_file_in_the_data_root_is_taken(data_root, monkeypatch):
 
 def test_characters_are_not_mirrored_and_photos_are(data_root):
     data_root.mkdir()
-    for name, shape in (("mnist", (28, 28)), ("cifar10", (32, 32, 3))):
+    expected = {  # windows of the picture moved by an eighth of its side
+        "mnist": ((28, 28), [Crop(3)]),
+        "fashion_mnist": ((28, 28), [Crop(3), Flip()]),
+        "svhn": ((32, 32, 3), [Crop(4)]),
+        "cifar10": ((32, 32, 3), [Crop(4), Flip()]),
+    }
+    for name, (shape, steps) in expected.items():
         np.savez(data_root / f"{name}.npz", **some_arrays(shape))
-    steps = {n: rk.named_dataset(n).train.dataset.augment for n in ("mnist", "cifar10")}
-    assert [type(step).__name__ for step in steps["mnist"]] == ["Crop"]
-    assert [type(step).__name__ for step in steps["cifar10"]] == ["Crop", "Flip"]
+        assert list(rk.named_dataset(name).train.dataset.augment) == steps, name
 
 
 def test_mnist_is_downloaded_in_its_true_format_once(data_root, full_mode, server, monkeypatch):

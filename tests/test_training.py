@@ -30,6 +30,7 @@ from resnet_kit.data import TransformedLoader, UnreadableImageError
 from resnet_kit.files import read_weights
 from resnet_kit.models import replace_head
 from resnet_kit.training import loop
+from resnet_kit.training import state as state_of_runs
 from resnet_kit.training.state import RunningAverage, load_state
 
 
@@ -549,6 +550,18 @@ def test_streams_and_volumes_can_be_trained_on():
     volumes = [(torch.randn(2, 1, 4, 4, 4), torch.tensor([0, 1]))]
     net = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(16, 2))
     assert len(run(net, 1, train=volumes, val=[*volumes])[1].rows) == 1
+
+
+def test_the_best_weights_are_written_only_when_they_are_better(tmp_path, monkeypatch):
+    written, original = [], state_of_runs._save_best
+
+    def save_best(run, folder):
+        written.append(run.history.best_epoch)
+        original(run, folder)
+
+    monkeypatch.setattr(state_of_runs, "_save_best", save_best)
+    run(epochs=3, checkpoint=tmp_path, lr=1e-30)  # nothing changes after epoch 1
+    assert written == [1]
 
 
 def test_numbered_and_best_checkpoints(tmp_path):
