@@ -70,7 +70,9 @@ def test_groups_in_two_splits_that_someone_made_are_counted(films, tmp_path, cap
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)
     rk.image_folders(tmp_path / "made", size=16, groups=film_of)
-    assert "8 pictures of 8 in val are of groups that are in train too." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "8 pictures of 8 in val are of groups that are in train too." in said
+    assert "nearly the same" not in said, "rk.inspect_folder looks at splits that someone made"
 
 
 def test_a_class_in_one_group_cannot_be_split(films):

@@ -149,6 +149,15 @@ def test_each_limit_lies_where_it_is_said(tmp_path, kind, fine, odd):
     assert kind not in kinds_of(report, "a/fine.bmp") and kind in kinds_of(report, "a/odd.bmp")
 
 
+def test_sharpness_is_relative_to_the_contrast(tmp_path):
+    for width in (1, 4):  # of the blur in pixels: sharpness 0.022 and 0.0018; the limit is 0.005
+        picture = cv2.GaussianBlur(draw("cat", 3, size=256), (0, 0), width)
+        save(picture, tmp_path / "a" / f"{width}.png")
+    report = inspect(tmp_path)
+    assert "blurred" in kinds_of(report, "a/4.png")
+    assert "blurred" not in kinds_of(report, "a/1.png")
+
+
 def test_a_stray_file_is_told_where_it_lies(pets):
     planted(pets)
     details = inspect(pets).problems().set_index("file")["detail"]

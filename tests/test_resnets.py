@@ -141,6 +141,16 @@ def test_cifar_nets_learn_in_every_kind(kind, preactivation):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.parametrize(
+    ("inputs", "channels", "stride", "identity"),
+    [(8, 8, 1, True), (8, 8, 2, False), (8, 16, 1, False), (16, 8, 1, False)],
+)
+def test_only_an_unchanged_shape_has_the_identity(inputs, channels, stride, identity):
+    block = resnets.BasicBlock(inputs, channels, stride=stride)
+    assert (block.downsample is None) == identity
+    assert block(torch.rand(2, inputs, 8, 8)).shape == (2, channels, 8 // stride, 8 // stride)
+
+
 def test_padded_shortcut_keeps_every_second_pixel_and_adds_zero_channels():
     net = resnets.cifar_resnet(8)
     x = torch.randn(2, 16, 8, 8)
