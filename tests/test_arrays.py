@@ -159,8 +159,9 @@ def test_color_jitter_is_torchvisions():
     assert torch.allclose(ColorJitter(0.4)(images, brighter), V.adjust_brightness(images, 1.4))
     found = ColorJitter(0.4)(images, paler)
     assert torch.allclose(found, V.adjust_saturation(images, 0.6), atol=1e-6)
-    grey = torch.full((1, 1, 4, 4), 0.5)
-    assert torch.allclose(ColorJitter(0.4)(grey, torch.tensor([[0.5, 1, 1]])), grey)
+    for channels in (1, 4):  # saturation is of RGB alone
+        even = torch.full((1, channels, 4, 4), 0.5)
+        assert torch.allclose(ColorJitter(0.4)(even, torch.tensor([[0.5, 1, 1]])), even)
 
 
 def train_digits(train, val, seed):
