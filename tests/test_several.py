@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from resnet_kit.data.loaders import EpochSampler, Part, splits_of
 from resnet_kit.settings import own_random_numbers, seed_everything
 from resnet_kit.training import loop
 from resnet_kit.training import state as training_state
+from resnet_kit.training.checks import pictures_a_step
 from resnet_kit.training.state import load_state, save_state
 from resnet_kit.world import World, this_world
 
@@ -449,6 +451,23 @@ def show_and_say():
     with contextlib.redirect_stdout(output):
         rk.train_and_eval(model, 1, nn.CrossEntropyLoss(), optimizer, data.train, data.val)
     return bars, output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("rank", "accumulate", "said"),
+    [
+        (0, 1, "12 pictures a step: 2 processes with batches of 6. The best rate depends on it.\n"),
+        (0, 3, "36 pictures a step: 2 processes with batches of 6, accumulate=3. The best "),
+        (1, 1, ""),
+    ],
+)
+def test_the_first_process_alone_says_how_many_pictures_a_step_takes(
+    rank, accumulate, said, capsys
+):
+    world = SimpleNamespace(size=2, rank=rank)
+    assert pictures_a_step(world, 6, accumulate) == 12 * accumulate
+    shown = capsys.readouterr().out
+    assert shown.startswith(said) and bool(shown) == (rank == 0)
 
 
 def test_one_process_shows_a_bar_and_says_how_many_pictures_a_step_takes(together):
