@@ -268,6 +268,12 @@ def _autocast_nesting() -> int:
     return torch.autocast_decrement_nesting()
 
 
+def in_notebook() -> bool:
+    """Say whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
 def progress_bar(iterable=None, *, total=None, description="", show=True, delay=0):
     """Return a tqdm bar that vanishes when it is done and works with or without ipywidgets.
 
@@ -279,6 +285,13 @@ def progress_bar(iterable=None, *, total=None, description="", show=True, delay=
 
         hidden = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm's own is for text only
         hidden = hidden or not show
+        file = sys.stdout if in_notebook() else sys.stderr  # there stderr has the red of errors
         return tqdm(
-            iterable, total=total, desc=description, leave=False, disable=hidden, delay=delay
+            iterable,
+            total=total,
+            desc=description,
+            leave=False,
+            disable=hidden,
+            delay=delay,
+            file=file,
         )

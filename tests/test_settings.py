@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,6 +119,15 @@ def test_progress_bars_leave_nothing_behind(monkeypatch, capsys):
     assert "x:" in shown
     assert shown.split("\r")[-1].strip() == ""
     assert settings.progress_bar([1], show=False).disable
+
+
+def test_a_bar_of_text_in_a_notebook_is_no_red_strip(monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE")
+    kernel = SimpleNamespace(kernel=None)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: kernel))
+    list(settings.progress_bar([1, 2], description="x"))
+    shown = capsys.readouterr()
+    assert "x:" in shown.out and shown.err == ""
 
 
 def inside_and_after(owner: str, switch: str, value) -> list:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 import resnet_kit as rk
 from conftest import same, small_net, tensor_loader, without_times, write_picture
+from resnet_kit import settings
 from resnet_kit.data import TransformedLoader, UnreadableImageError
 from resnet_kit.files import read_weights
 from resnet_kit.models import replace_head
@@ -623,6 +624,14 @@ def test_interrupt_leaves_the_best_weights_and_the_history(place, capsys):
     out = capsys.readouterr().out
     assert "Stopped by hand after 2 epochs; the model holds the best weights so far" in out
     assert not any(module.training for module in model.modules())
+
+
+def test_the_bar_is_gone_before_it_is_said_why_a_training_stopped(monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(settings, "in_notebook", lambda: True)  # bar and words in one place
+    run(epochs=3, train=Interrupting(tensor_loader(), 3))
+    words = [line.split("\r")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert any(line.startswith("Stopped by hand") for line in words), words
 
 
 def test_interrupt_before_the_first_validation_leaves_the_weights_as_they_are(capsys):

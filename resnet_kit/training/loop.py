@@ -375,7 +375,7 @@ def train_and_eval(
         history.step_pictures = pictures_a_step(world, run.plan["batch size"], accumulate)
         total, show = epochs * steps if steps else None, progress and world.rank == 0
         bar = progress_bar(total=total, show=show)
-        with bar, _keeping_the_best(run), world.together():
+        with _keeping_the_best(run), bar, world.together():
             bar.update(len(history.rows) * (steps or 0))
             for epoch in range(len(history.rows) + 1, epochs + 1):
                 if _out_of_patience(history, patience):
