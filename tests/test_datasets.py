@@ -21,6 +21,7 @@ from PIL import Image
 from scipy.io import savemat
 
 import resnet_kit as rk
+from conftest import write_picture
 from resnet_kit.data import Crop, Flip
 from resnet_kit.drawn import VERSION
 
@@ -252,6 +253,16 @@ def test_flowers_are_downloaded_in_their_true_format_once(
     for file in folder.iterdir():
         file.unlink()
     assert rk.named_dataset("flowers102").classes == data.classes
+
+
+def test_flowers_without_names_in_torchvision_have_numbers(data_root, full_mode, monkeypatch):
+    def before_0_22(root, split, download):
+        files = [write_picture(Path(root) / f"{split}_{label}.jpg", label) for label in range(102)]
+        return SimpleNamespace(_image_files=files, _labels=range(102))
+
+    monkeypatch.setattr(torchvision.datasets, "Flowers102", before_0_22)
+    classes = rk.named_dataset("flowers102", size=8).classes
+    assert (len(classes), classes[0], classes[101]) == (102, "001", "102")
 
 
 def test_flowers_that_cannot_be_had_are_explained(data_root, full_mode, monkeypatch, capsys):

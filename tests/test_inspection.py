@@ -149,6 +149,16 @@ def test_each_limit_lies_where_it_is_said(tmp_path, kind, fine, odd):
     assert kind not in kinds_of(report, "a/fine.bmp") and kind in kinds_of(report, "a/odd.bmp")
 
 
+def test_every_orientation_but_the_first_is_said(tmp_path):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        save(draw("cat", orientation, size=64), tmp_path / "a" / f"{orientation}.jpg", exif=exif)
+    report = inspect(tmp_path)
+    turned = [k for k in range(1, 9) if "rotated" in kinds_of(report, f"a/{k}.jpg")]
+    assert turned == [2, 3, 4, 5, 6, 7, 8]
+
+
 def test_sharpness_is_relative_to_the_contrast(tmp_path):
     for width in (1, 4):  # of the blur in pixels: sharpness 0.022 and 0.0018; the limit is 0.005
         picture = cv2.GaussianBlur(draw("cat", 3, size=256), (0, 0), width)

@@ -180,6 +180,10 @@ def test_quick_mode_downloads_no_imagenet_weights(no_network, monkeypatch, tmp_p
 def test_models_that_do_not_classify_are_refused():
     with pytest.raises(ValueError, match="torchvision has no classifier 'deeplabv3_resnet50'"):
         rk.weights("deeplabv3_resnet50", "imagenet")
+    with pytest.raises(ValueError, match="no classifier 'effnet_b0'; .* such as efficientnet_b0, "):
+        rk.weights("effnet_b0")
+    with pytest.raises(ValueError, match="expected a name such as resnet18, resnet50$"):
+        rk.weights("yolo")
 
 
 def test_weights_of_a_file_fill_all_but_the_head(tmp_path, capsys):

@@ -104,8 +104,8 @@ class ArrayPictures(Dataset):
         mean,
         std,
         sizes,
-        augment: Sequence[Callable] = (),
-        seed: int = 0,
+        augment: Sequence[Callable],
+        seed: int,
     ):
         self.images, self.labels, self.classes = images, labels, tuple(classes)
         self.mean, self.std = tuple(mean), tuple(std)

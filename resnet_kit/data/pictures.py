@@ -198,8 +198,8 @@ class PictureFiles(Dataset):
         labels: Sequence[int],
         classes: Sequence[str],
         transform: Prepare,
-        seed: int = 0,
-        decoded: Decoded | None = None,
+        seed: int,
+        decoded: Decoded | None,
     ):
         self.files, self.labels, self.classes = files, labels, classes
         self.transform, self.seed, self.decoded = transform, seed, decoded
