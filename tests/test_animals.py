@@ -13,7 +13,8 @@ def test_quick_mode_takes_a_few_drawn_pictures_and_says_so(data_root, capsys):
     line = capsys.readouterr().out
     assert line.count("\n") == 1 and "Wanted the photos" in line and "drawn" in line
     assert 'rk.cat_dog_ants_bees("photos")' in line
-    assert 40 <= len(picture_files(folder)) <= 120
+    counts = {split: len(picture_files(folder / split)) for split in ("train", "eval", "test")}
+    assert counts == {"train": 4 * 12, "eval": 4 * 6, "test": 4 * 4}
     stamp = os.stat(folder).st_mtime_ns
     assert rk.cat_dog_ants_bees("drawn") == folder and os.stat(folder).st_mtime_ns == stamp
 

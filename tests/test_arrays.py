@@ -152,6 +152,10 @@ def test_resized_crop_is_torchvisions():
         assert torch.allclose(picture[:, 2:-2, 2:-2], crop[:, 2:-2, 2:-2], atol=1e-4)
 
 
+def test_steps_without_numbers_are_those_that_papers_take():
+    assert (Crop(), ResizedCrop(), ColorJitter()) == (Crop(4), ResizedCrop(0.25), ColorJitter(0.4))
+
+
 def test_color_jitter_is_torchvisions():
     images = torch.rand(4, 3, 8, 8) * 0.5
     assert torch.allclose(ColorJitter(0.4)(images, torch.full((4, 3), 0.5)), images, atol=1e-6)

@@ -71,7 +71,7 @@ def test_gradients_in_fp32_are_true_although_tf32_is_allowed():
 def test_no_step_makes_the_gpu_wait(precision):
     model = small_net().to(GPU)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    settings = RunSettings(precision=precision)
+    settings = RunSettings(seed=0, precision=precision)
     run = TrainingRun(model, nn.CrossEntropyLoss(), optimizer, GPU, settings)
     meter, batches = Meter(GPU), list(tensor_loader(24))
     train_step(run, batches[:1], meter)  # the first one sets things up

@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit.data import UnreadableImageError
-from resnet_kit.data.images import Room, is_picture, picture_files, rgb_pixels
+from resnet_kit.data.images import Room, is_one_picture, is_picture, picture_files, rgb_pixels
 
 RED_LEFT = np.zeros((4, 6, 3), np.uint8)
 RED_LEFT[:, :3, 0] = 255  # (H, W, 3): the left half red, the right half black
@@ -313,3 +313,12 @@ def test_a_picture_that_was_given_is_not_changed():
     picture.getexif()[0x0112] = 6
     assert rgb_pixels(picture).shape == (6, 4, 3)
     assert picture.size == (6, 4) and picture.getexif()[0x0112] == 6
+
+
+def test_one_picture_is_told_from_several():
+    for shape in ((8, 8), (8, 8, 1), (8, 8, 3), (8, 8, 4)):
+        assert is_one_picture(np.zeros(shape)) and is_one_picture(torch.zeros(shape)), shape
+    for shape in ((1, 8, 8), (3, 8, 8)):
+        assert is_one_picture(torch.zeros(shape)) and not is_one_picture(np.zeros(shape)), shape
+    for shape in ((2, 8, 8), (5, 8, 8), (1, 3, 8, 8), (8, 8, 5)):
+        assert not is_one_picture(torch.zeros(shape)), shape

@@ -140,6 +140,19 @@ def test_all_unreadable_files_are_named_before_the_first_batch(tmp_path):
     assert all(str(file) in str(caught.value) for file in bad)
 
 
+@pytest.mark.parametrize(
+    ("device", "side", "place"),
+    [("cuda", 64, "cuda"), ("cuda", None, "cpu"), ("cpu", 64, "cpu"), ("cpu", None, "cpu")],
+)
+def test_a_gpu_keeps_pictures_where_their_augmentation_is_ours(
+    tmp_path, monkeypatch, device, side, place
+):
+    files = {"train": [write_picture(tmp_path / "a.png")]}
+    monkeypatch.setattr(pictures, "default_device", lambda: torch.device(device))
+    monkeypatch.setattr(pictures, "free_memory", lambda device: 1e9)
+    assert pictures.place_of_decoded("auto", files, 32, side) == torch.device(place)
+
+
 def test_pictures_that_do_not_fit_are_streamed_or_refused(tmp_path, monkeypatch):
     folder = folder_of(tmp_path, (15, 12))
     needed = 6 * 3 * 15 * 12 + 4 * 3 * 8 * 8

@@ -122,7 +122,7 @@ def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class RunSettings:
     """The numbers of a training that a resumed one must share; see `train_and_eval`."""
 
-    seed: int = 0
+    seed: int
     precision: str = "fp32"
     scheduler_every: str = "epoch"
     accumulate: int = 1
