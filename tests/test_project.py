@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import inspect
 import itertools
 import json
 import os
@@ -75,10 +74,6 @@ def test_no_module_is_long(path):
 def test_the_face_is_small_and_documented():
     assert sorted(rk.__all__) == rk.__all__ == dir(rk)
     assert len(rk.__all__) <= 60
-    for name in rk.__all__:
-        if callable(call := getattr(rk, name)):
-            progress = inspect.signature(call).parameters.get("progress")
-            assert progress is None or progress.default is True, name
     for name in rk.__all__:
         assert getattr(rk, name).__doc__, name
 
