@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit import devices
-from resnet_kit.data import UnreadableImageError, pictures
+from resnet_kit.data import UnreadableImageError, folders, pictures
 
 
 @pytest.fixture
@@ -166,6 +166,12 @@ def test_pictures_that_do_not_fit_are_streamed_or_refused(tmp_path, monkeypatch)
     assert kept(needed, keep=True) and not kept(3 * needed, keep=False)
     with pytest.raises(ValueError, match="take more than the 0.0 GB of memory that are free"):
         kept(needed - 1, keep=True)
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True), ("mps", False)])
+def test_batches_are_pinned_for_a_gpu_that_gains_by_it(folder, monkeypatch, device, pinned):
+    monkeypatch.setattr(folders, "default_device", lambda: torch.device(device))
+    assert rk.image_folders(folder, size=16, keep=False).train.pin_memory == pinned
 
 
 @pytest.mark.parametrize("keep", [None, "always", 1])

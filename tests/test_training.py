@@ -716,7 +716,9 @@ def test_non_finite_loss_stops_with_the_best_weights(capsys):
 
 
 def test_labels_beyond_the_head_and_grey_pictures_are_explained():
-    with pytest.raises(ValueError, match="labels from 0 to 4.*3 outputs.*num_classes=5"):
+    with pytest.raises(
+        ValueError, match=r"labels from 0 to 4.*3 outputs \(labels 0 to 2\).*num_classes=5"
+    ):
         run(train=tensor_loader(10, classes=5))
     grey = DataLoader(TensorDataset(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.long)))
     with pytest.raises(ValueError, match=r"have 1 channel\(s\).*expects 3.*grey to colour"):
@@ -738,6 +740,13 @@ def test_a_head_with_too_few_outputs_is_refused_before_pictures_are_read(folder)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=message):
         rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, loaders.train)
+
+
+def test_a_head_that_ends_in_no_linear_layer_is_taken_as_it_is(folder):
+    loaders = rk.image_folders(folder, like=rk.weights("resnet18", None), size=16)
+    model = rk.cifar_resnet(8, num_classes=2)
+    model.fc = nn.Sequential(nn.Linear(64, 1), nn.ConstantPad1d((1, 0), 0.0))  # two logits
+    assert len(run(model, 1, train=loaders.train, val=loaders.val)[1].rows) == 1
 
 
 @pytest.mark.parametrize(

@@ -83,13 +83,14 @@ def check_train_and_val(train_loader, val_loader) -> None:
 
 def check_head(model: nn.Module, *loaders) -> None:
     """Refuse a head with fewer outputs than picture files have labels, before they are decoded."""
-    head = find_head(model)
-    layers = list(model.get_submodule(head).modules()) if head else []
-    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    name = find_head(model)
+    last = list(model.get_submodule(name).modules())[-1] if name else None
+    if not isinstance(last, nn.Linear):  # a head of another kind says itself how much it gives
+        return
     for loader in loaders:
         dataset = getattr(loader, "dataset", None)
-        if linear and isinstance(dataset, PictureFiles):
-            check_labels(torch.tensor(dataset.labels), linear[-1].out_features)
+        if isinstance(dataset, PictureFiles):
+            check_labels(torch.tensor(dataset.labels), last.out_features)
 
 
 def announce_lasting_workers(loader) -> None:
