@@ -96,6 +96,11 @@ def test_an_interrupt_restores_too(problem):
     assert all(torch.equal(t.cpu(), before[name]) for name, t in model.state_dict().items())
 
 
+def test_the_rates_rise_from_the_lowest_to_the_highest(problem):
+    search = rk.find_lr(*problem, lowest=1e-5, highest=1e-2, steps=4)
+    assert search.rates == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2])
+
+
 def test_a_search_says_its_first_and_its_last_rate():
     search = LrSearch([1e-4, 1e-3, 1e-2, 1e-1], [2.0, 1.0, 0.5, 3.0])
     assert repr(search) == "LrSearch(1e-04 to 1e-01, suggestion 0.001)"

@@ -286,9 +286,11 @@ def test_saved_tensors_are_contiguous(tmp_path):
 
 
 def test_fp16_trains_with_a_scaler(tmp_path):
-    _, history = run(epochs=2, precision="fp16", checkpoint=tmp_path)
-    assert history.stopped == "finished"
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["scaler"]["scale"] > 1
+    for precision in ("fp16", "fp32"):
+        _, history = run(epochs=2, precision=precision, checkpoint=tmp_path / precision)
+        assert history.stopped == "finished"
+    assert load_state(tmp_path / "fp16" / "last.pt")["scaler"]["scale"] > 1
+    assert load_state(tmp_path / "fp32" / "last.pt")["scaler"] == {}, "full precision needs none"
 
 
 def test_no_tensor_is_read_during_the_steps(monkeypatch):
@@ -1349,7 +1351,13 @@ def changed_states(whole):
     yield {**whole, "model": {name: [1] for name in whole["model"]}}
     halves = {name: tensor.half() for name, tensor in whole["model"].items()}
     yield {**whole, "model": halves, "best": halves}
-    for other in (["row"], [{}], [{**rows[0], "epoch": 2}], [{**rows[0], "lr": "x"}]):
+    for other in (
+        ["row"],
+        [{}],
+        [{**rows[0], "epoch": 2}],
+        [{**rows[0], "lr": "x"}],
+        [{**rows[0], "more": 1}],
+    ):
         yield {**whole, "history": {**whole["history"], "rows": other}}
     yield {**whole, "optimizer": {"state": {}, "param_groups": [{"params": [1, 2]}]}}
 

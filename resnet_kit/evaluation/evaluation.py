@@ -147,20 +147,19 @@ class Evaluation:
     def temperature(self) -> float:
         """Return the T that makes softmax(logits / T) fit the labels best (least loss).
 
-        Above 1 the model is too sure of itself. Where no prediction is wrong T is not below 1:
-        without a mistake there is nothing to learn how sure the model may be from. T stays between
-        0.05 and 20; a line says so where it would lie beyond. Source:
-        https://arxiv.org/abs/1706.04599.
+        Above 1 the model is too sure of itself. Where no prediction is wrong T is 1: without a
+        mistake there is nothing to learn how sure the model may be from. T stays between 0.05 and
+        20; a line says so where it would lie beyond. Source: https://arxiv.org/abs/1706.04599.
         """
         from scipy.optimize import minimize_scalar
+
+        if self.correct.all():  # the least loss would make it as sure as can be
+            return 1.0
 
         def loss(log_t: float) -> float:
             return self.with_temperature(np.exp(log_t)).loss
 
-        lowest = 0.0 if self.correct.all() else -3.0
-        found = float(minimize_scalar(loss, bounds=(lowest, 3.0), method="bounded").x)
-        if lowest == 0 and loss(0.0) <= loss(found):
-            return 1.0
+        found = float(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
         if abs(found) > 2.99:
             predictions = counted(len(self.labels), "prediction")
             print(
