@@ -9,9 +9,10 @@ of `training`, `evaluation`, `data` and `models` is tried, changes of type hints
 reads them while the code runs. Each mutant is tried with the tests that run the changed line, the
 quick ones first, in copies of the committed tree.
 
-STATE is a folder for which tests run which line (measured once, some minutes) and for what was
-tried. Started again it tries only those that survived, with tests that are new too. Writes
-results/mutants.json: the share of killed ones, and each survivor as a row.
+STATE is a folder for which tests run which line (measured once for a commit, some minutes) and for
+what was tried. Started again, after tests were added, it keeps its sample and tries those that
+survived; a mutant whose line is no longer there is left out. Writes results/mutants.json: the share
+of killed ones, and each survivor as a row.
 """
 
 import argparse
@@ -146,6 +147,46 @@ def name_of(mutant: dict) -> str:
     return f"{mutant['module']}:{mutant['line']} {operator} {mutant['occurrence']}"
 
 
+def looked_up(tried: dict[str, dict], mutants: list[dict]) -> tuple[dict, dict]:
+    """Return what was tried, as it stands in the present code, and the mutants to try again.
+
+    A mutant is the same where the same operator makes the same change in the same module; one whose
+    line is no longer there is gone. What was killed stays so: tests only came to it.
+    """
+    codes = {m["module"]: (ROOT / m["module"]).read_text(encoding="utf-8") for m in mutants}
+    found, again = {}, {}
+    for name, about in tried.items():
+        module, old_line = name.split(" ")[0].split(":")
+        before = about["change"].split("  →  ")[0]
+        lines = codes.get(module, "").splitlines()
+        there = [number for number, line in enumerate(lines, 1) if line.strip() == before]
+        found[name] = about
+        if about["outcome"] == "killed" and there:
+            continue
+        same = [
+            mutant
+            for mutant in mutants
+            if mutant["module"] == module
+            and mutant["line"] in there
+            and mutant["operator"].removeprefix("core/") == name.split(" ")[1]
+            and change_of(mutant, codes[module]) == about["change"]
+        ]
+        if same:
+            again[name] = min(same, key=lambda mutant: abs(mutant["line"] - int(old_line)))
+        else:
+            found[name] = {**about, "outcome": "gone"}
+    return found, again
+
+
+def change_of(mutant: dict, code: str) -> str:
+    """Return the first line that a mutant changes, before and after."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    operator = get_operator(mutant["operator"])()
+    return difference(code, mutate_code(code, operator, mutant["occurrence"]))
+
+
 def try_mutant(mutant: dict, tree: Path, state: Path, seconds: dict, known: set[str]) -> dict:
     """Change the copy in one place, run the tests that could notice it, and change it back."""
     from cosmic_ray.mutating import use_mutation
@@ -185,33 +226,40 @@ def difference(code: str, changed: str) -> str:
     return f"{before.strip()}  →  {after.strip()}"
 
 
-def try_all(mutants: list[dict], trees: list[Path], state: Path) -> dict[str, dict]:
-    """Try what was not killed before, and note each outcome as soon as it is known."""
+def try_all(mutants: list[dict], sample: int, seed: int, trees: list[Path], state: Path) -> dict:
+    """Try the sample, or what of it survived before; note each outcome as soon as it is known."""
     notes = state / "tried.json"
-    tried = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
+    earlier = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
     collected = pytest(trees[0], "tests", "--collect-only").stdout.splitlines()
     known = {line for line in collected if "::" in line}
     seconds, free = seconds_of_tests(state), Queue()
     for tree in trees:
         free.put(tree)
+    if len(earlier) < min(sample, len(mutants)):  # the first time, or it was interrupted
+        drawn = random.Random(seed).sample(mutants, min(sample, len(mutants)))
+        left = {name_of(mutant): mutant for mutant in drawn if name_of(mutant) not in earlier}
+        tried = dict(earlier)
+    else:
+        tried, left = looked_up(earlier, mutants)
 
-    def run(mutant: dict) -> None:
+    def run(name: str) -> None:
         tree = free.get()
-        tried[name_of(mutant)] = try_mutant(mutant, tree, state, seconds, known)
+        found = try_mutant(left[name], tree, state, seconds, known)
+        tried[name] = {**found, "now": name_of(left[name])}
         free.put(tree)
         with atomic_file(notes) as temporary:
             temporary.write_text(json.dumps(tried, indent=1), encoding="utf-8")
-        print(len(tried), name_of(mutant), tried[name_of(mutant)], flush=True)
+        print(len(tried), name, tried[name], flush=True)
 
-    left = [m for m in mutants if tried.get(name_of(m), {}).get("outcome") != "killed"]
     with ThreadPoolExecutor(len(trees)) as pool:
         list(pool.map(run, left))
-    return {name_of(mutant): tried[name_of(mutant)] for mutant in mutants}
+    return tried
 
 
 def rows_of(tried: dict[str, dict], total: int, seed: int, seconds: float) -> list[dict]:
     """Return a row for all rooms, one for each room, and one for each survivor."""
     rooms = defaultdict(list)
+    tried = {name: found for name, found in tried.items() if found["outcome"] != "gone"}
     for name, found in tried.items():
         for room in ("all", name.split("/")[1]):
             rooms[room].append(found["outcome"] == "killed")
@@ -226,14 +274,18 @@ def rows_of(tried: dict[str, dict], total: int, seed: int, seconds: float) -> li
         for room, killed in rooms.items()
     ]  # fmt: skip
     rows[0]["seconds"] = seconds
+    survivors = {
+        found.get("now", name): found
+        for name, found in tried.items()
+        if found["outcome"] == "survived"
+    }
     rows += [
         {
             **about, "data": name.split(" ")[0], "model": name.split(" ", 1)[1],
             "recipe": found["change"], "metric": "tests that run this line, and pass",
             "value": found["tests"], "low": None, "high": None, "n": 1,
         }
-        for name, found in sorted(tried.items())
-        if found["outcome"] == "survived"
+        for name, found in sorted(survivors.items())
     ]  # fmt: skip
     return rows
 
@@ -251,11 +303,15 @@ def main() -> None:
     for tree in trees:
         shutil.rmtree(tree, ignore_errors=True)
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tree)], check=True)
-    if not (state / "coverage").is_file():
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=trees[0], capture_output=True, text=True, check=True
+    ).stdout
+    measured = state / "commit"
+    if not measured.is_file() or measured.read_text(encoding="utf-8") != commit:
         measure_lines(trees[0], state)
+        measured.write_text(commit, encoding="utf-8")
     mutants = all_mutants(state)
-    sample = random.Random(given.seed).sample(mutants, min(given.sample, len(mutants)))
-    tried = try_all(sample, trees, state)
+    tried = try_all(mutants, given.sample, given.seed, trees, state)
     rows = rows_of(tried, len(mutants), given.seed, time.perf_counter() - start)
     command = f"python benchmarks/mutants.py STATE --sample {given.sample} --seed {given.seed}"
     rk.write_results(ROOT / "results" / "mutants.json", rows, command=command)

@@ -62,6 +62,37 @@ def test_files_that_import_a_constant_are_among_those_to_try(mutants, tmp_path):
     assert mutants.files_that_name(tmp_path, "resnet_kit/data/files.py") == {"tests/test_a.py"}
 
 
+def test_a_sample_is_found_again_in_code_that_changed(mutants, tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    (tmp_path / "kit/data").mkdir(parents=True)
+    (tmp_path / "kit/data/a.py").write_text("new = 0\nx = 1 + 2\ny = 3 + 4\n", encoding="utf-8")
+    now = [
+        {"module": "kit/data/a.py", "line": line, "operator": "core/Add_Sub", "occurrence": number}
+        for number, line in enumerate((2, 3))
+    ]
+    changes = {2: "x = 1 + 2  →  x = 1 - 2", 3: "y = 3 + 4  →  y = 3 - 4"}
+    monkeypatch.setattr(mutants, "change_of", lambda mutant, code: changes[mutant["line"]])
+    tried = {
+        "kit/data/a.py:1 Add_Sub 0": {"outcome": "survived", "tests": 5, "change": changes[2]},
+        "kit/data/a.py:2 Add_Sub 1": {"outcome": "killed", "tests": 5, "change": changes[3]},
+        "kit/data/a.py:3 Add_Sub 2": {
+            "outcome": "killed",
+            "tests": 5,
+            "change": "z = 5 + 6  →  z = 5 - 6",
+        },
+        "kit/data/a.py:4 Add_Sub 3": {
+            "outcome": "survived",
+            "tests": 5,
+            "change": "u = 7  →  u = 8",
+        },
+    }
+    found, again = mutants.looked_up(tried, now)
+    assert [about["outcome"] for about in found.values()] == ["survived", "killed", "gone", "gone"]
+    assert again == {"kit/data/a.py:1 Add_Sub 0": now[0]}
+    rows = mutants.rows_of(found, 2, 0, 1.0)
+    assert (rows[0]["value"], rows[0]["n"]) == (0.5, 2), "what is gone does not count"
+
+
 def test_the_record_holds_the_share_of_each_room_and_every_survivor(mutants):
     killed = {"outcome": "killed", "tests": 7, "change": "a + b  →  a - b"}
     survived = {**killed, "outcome": "survived"}
