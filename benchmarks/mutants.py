@@ -11,8 +11,9 @@ quick ones first, in copies of the committed tree.
 
 STATE is a folder for which tests run which line (measured once for a commit, some minutes) and for
 what was tried. Started again, after tests were added, it keeps its sample and tries those that
-survived; a mutant whose line is no longer there is left out. Writes results/mutants.json: the share
-of killed ones, and each survivor as a row.
+survived; a mutant whose line is no longer there is left out. The share that is killed then is of a
+sample that tests were written for: only another seed says how many of all are. Writes
+results/mutants.json: the share of killed ones, and each survivor as a row.
 """
 
 import argparse

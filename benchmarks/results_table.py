@@ -84,8 +84,10 @@ def place_of(document: dict) -> str:
 
 
 def table_of(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> str:
+    """Return a table of Markdown; a stroke within a cell, as code has, does not end it."""
     lines = [header, ("---",) * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def headlines() -> str:

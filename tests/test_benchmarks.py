@@ -360,6 +360,11 @@ def test_recorded_recipes_are_those_of_their_commands(pretraining):
     assert about["size"] == int(given["--transfer-size"])
 
 
+def test_code_in_a_table_does_not_end_its_cell(script):
+    table = script("results_table").table_of([("int | float", "2")], ("what", "value"))
+    assert table.splitlines()[-1] == "| int \\| float | 2 |"
+
+
 def test_the_figure_of_the_readme_shows_what_the_results_say(script):
     readme_figure, results_table = script("readme_figure"), script("results_table")
     figure = readme_figure.readme_figure()
