@@ -275,6 +275,13 @@ def rows_of(tried: dict[str, dict], total: int, seed: int, seconds: float) -> li
         for room, killed in rooms.items()
     ]  # fmt: skip
     rows[0]["seconds"] = seconds
+    again = [found for found in tried.values() if "now" in found]
+    if again:  # these survived at first, and tests were written for them
+        share = (len(tried) - len(again)) / len(tried)
+        low, high = wilson_interval(len(tried) - len(again), len(tried))
+        metric = "share killed before tests were written for the survivors"
+        first = {"metric": metric, "value": share, "low": low, "high": high, "seconds": None}
+        rows.insert(1, {**rows[0], **first})
     survivors = {
         found.get("now", name): found
         for name, found in tried.items()

@@ -152,7 +152,7 @@ def test_resized_crop_is_torchvisions():
         assert torch.allclose(picture[:, 2:-2, 2:-2], crop[:, 2:-2, 2:-2], atol=1e-4)
 
 
-def test_steps_without_numbers_are_those_that_papers_take():
+def test_steps_have_the_strengths_that_their_classes_name():
     assert (Crop(), ResizedCrop(), ColorJitter()) == (Crop(4), ResizedCrop(0.25), ColorJitter(0.4))
 
 

@@ -91,6 +91,9 @@ def test_a_sample_is_found_again_in_code_that_changed(mutants, tmp_path, monkeyp
     assert again == {"kit/data/a.py:1 Add_Sub 0": now[0]}
     rows = mutants.rows_of(found, 2, 0, 1.0)
     assert (rows[0]["value"], rows[0]["n"]) == (0.5, 2), "what is gone does not count"
+    found["kit/data/a.py:1 Add_Sub 0"] = {**tried["kit/data/a.py:2 Add_Sub 1"], "now": "a new test"}
+    now, first, *_ = mutants.rows_of(found, 2, 0, 1.0)
+    assert (now["value"], first["value"]) == (1.0, 0.5) and "before tests were" in first["metric"]
 
 
 def test_the_record_holds_the_share_of_each_room_and_every_survivor(mutants):
