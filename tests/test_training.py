@@ -742,6 +742,8 @@ def test_a_head_with_too_few_outputs_is_refused_before_pictures_are_read(folder)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=message):
         rk.find_lr(model, nn.CrossEntropyLoss(), optimizer, loaders.train)
+    with pytest.raises(ValueError, match=message):
+        rk.evaluate(model, loaders.val)
 
 
 def test_a_head_that_ends_in_no_linear_layer_is_taken_as_it_is(folder):

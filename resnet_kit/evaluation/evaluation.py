@@ -18,8 +18,7 @@ from ..models.transfer import check_model, find_head, kept_modes
 from ..settings import counted, listed, progress_bar, shown_names
 from ..world import this_world
 from .grad_cam import grad_cam
-
-UNLABELLED = -100  # torch's default `ignore_index`
+from .labels import UNLABELLED, check_head, check_labels
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -275,6 +274,7 @@ def evaluate(
     if hasattr(model, "score") and hasattr(model, "predict"):  # a Classifier, on a higher floor
         return model.score(loader, progress=progress)
     check_model(model)
+    check_head(model, loader)
     world, criterion, found = this_world(), nn.CrossEntropyLoss(), []
     with world.interrupts() as interrupts, kept_modes(model), world.together():
         device = place(model)
@@ -405,19 +405,6 @@ def checked_logits(model: nn.Module, inputs: Tensor) -> Tensor:
             "build it without auxiliary outputs, or wrap it in a module that returns its logits"
         )
     return logits
-
-
-def check_labels(labels: Tensor, outputs: int) -> None:
-    """Refuse labels beyond the model's outputs, where reading them does not stop a GPU."""
-    if labels.device.type != "cpu" or labels.is_floating_point() or not len(labels):
-        return
-    low, high = int(labels.numpy().min()), int(labels.numpy().max())
-    if low < 0 or high >= outputs:
-        raise ValueError(
-            f"labels from {low} to {high}, but the model has "
-            f"{counted(outputs, 'output')} (labels 0 to {outputs - 1}); check the labels, or build "
-            f"the model with num_classes={high + 1}"
-        )
 
 
 def _class_names(model: nn.Module, loader, count: int) -> tuple[str, ...]:

@@ -3,15 +3,12 @@
 import warnings
 from collections.abc import Callable
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..data.loaders import EpochSampler, check_loader
-from ..data.pictures import PictureFiles
-from ..evaluation.evaluation import check_labels
-from ..models.transfer import check_model, find_head
+from ..models.transfer import check_model
 from ..settings import check_count, counted, wrong
 from ..world import World
 
@@ -79,18 +76,6 @@ def check_train_and_val(train_loader, val_loader) -> None:
             raise ValueError(f"{name} is empty; expected at least one batch (see drop_last)")
     if train_loader is val_loader:
         warnings.warn("the model is validated on its training data", stacklevel=3)
-
-
-def check_head(model: nn.Module, *loaders) -> None:
-    """Refuse a head with fewer outputs than picture files have labels, before they are decoded."""
-    name = find_head(model)
-    last = list(model.get_submodule(name).modules())[-1] if name else None
-    if not isinstance(last, nn.Linear):  # a head of another kind says itself how much it gives
-        return
-    for loader in loaders:
-        dataset = getattr(loader, "dataset", None)
-        if isinstance(dataset, PictureFiles):
-            check_labels(torch.tensor(dataset.labels), last.out_features)
 
 
 def announce_lasting_workers(loader) -> None:

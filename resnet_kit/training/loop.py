@@ -26,13 +26,8 @@ from ..devices import (
     resolve_precision,
     send,
 )
-from ..evaluation.evaluation import (
-    check_labels,
-    check_outputs,
-    checked_batch,
-    checked_logits,
-    predict_batches,
-)
+from ..evaluation.evaluation import check_outputs, checked_batch, checked_logits, predict_batches
+from ..evaluation.labels import check_head, check_labels
 from ..files import put_weights
 from ..models.transfer import train_mode
 from ..settings import (
@@ -48,7 +43,6 @@ from ..world import World, this_world
 from .checks import (
     announce_lasting_workers,
     announce_other_statistics,
-    check_head,
     check_objects,
     check_plan,
     check_scheduler,

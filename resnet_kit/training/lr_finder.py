@@ -8,11 +8,12 @@ from torch import nn
 
 from ..data.loaders import check_loader, part_of
 from ..devices import place
+from ..evaluation.labels import check_head
 from ..files import put_weights
 from ..models.transfer import kept_modes, train_mode
 from ..settings import mixed_seed, own_random_numbers
 from ..world import this_world
-from .checks import check_head, check_objects
+from .checks import check_objects
 from .loop import Meter, seed_epoch, train_step
 from .state import RunSettings, TrainingRun
 
