@@ -8,7 +8,7 @@ all layers of the same net with Adam at 1e-4 on random crops and flips of train/
 after each epoch. Each runs in a fresh process of its own, and they take turns. An epoch is training
 and scoring; the first one begins when the loaders are made. What is compared:
 
-- ours: `image_folders` and `train_and_eval` as they are, batches of 32;
+- ours: `image_folders` and `train_and_eval` as they are, batches of 32; and with compile=True;
 - the tutorial's loop: ImageFolder, batches of 6 loaded between the steps, float32, and numbers read
   after every step;
 - fastai as it comes (batches of 64, a worker per core) and with channels_last and, on a GPU, bf16;
@@ -17,19 +17,22 @@ and scoring; the first one begins when the loaders are made. What is compared:
   memory format that are fastest here. Nothing can be faster.
 
 The reference loops of timm and of torchvision are scripts that their packages do not install, so
-they are not here. Writes results/fine_tuning_speed.json, or with --arch resnet18
-results/fine_tuning_speed_resnet18.json.
+they are not here. `--only` takes some of the contenders, ours always. Writes
+results/fine_tuning_speed.json; its name has the net, where it is no ResNet-34, and `gpu` on one.
 """
 
 import argparse
 import importlib.util
+import os
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_all_start_methods, get_context, set_start_method
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
@@ -119,7 +122,9 @@ def tutorial(folder: Path, source: Weights, size: int, epochs: int) -> list[floa
     return clock.seconds()
 
 
-def ours(folder: Path, source: Weights, size: int, epochs: int) -> list[float]:
+def ours(
+    folder: Path, source: Weights, size: int, epochs: int, *, compiled: bool = False
+) -> list[float]:
     model, clock = new_model(source.arch), Clock()
     loaders = rk.image_folders(folder, like=source, size=size, batch_size=BATCH_SIZE)
     optimizer, criterion = adam(model), nn.CrossEntropyLoss()
@@ -130,10 +135,20 @@ def ours(folder: Path, source: Weights, size: int, epochs: int) -> list[float]:
         optimizer,
         loaders.train,
         loaders.val,
+        compile=compiled,
         progress=False,
         on_epoch_end=clock.epoch_is_over,
     )
     return clock.seconds()
+
+
+def ours_compiled(folder: Path, source: Weights, size: int, epochs: int) -> list[float]:
+    torch.compiler.reset()
+    with (
+        tempfile.TemporaryDirectory() as empty,  # nothing is left of an earlier compilation
+        mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=empty),
+    ):
+        return ours(folder, source, size, epochs, compiled=True)
 
 
 def fastai_as_it_comes(folder: Path, source: Weights, size: int, epochs: int) -> list[float]:
@@ -253,6 +268,7 @@ def bare_steps(folder: Path, source: Weights, size: int, epochs: int) -> list[fl
 OURS, BARE = "train_and_eval", "bare steps"
 CONTENDERS: dict[str, Callable] = {
     OURS: ours,
+    f"{OURS}, compile=True": ours_compiled,
     "tutorial loop, batch 6": tutorial,
     "fastai, as it comes": fastai_as_it_comes,
     "fastai, channels_last": fastai_at_its_best,
@@ -307,6 +323,9 @@ def rows_of(given: argparse.Namespace, measured: dict[str, list[list[float]]]) -
         rows.append(row(given, "seconds per epoch, from the second on", name, seconds))
     for name, runs in measured.items():
         rows.append(row(given, "seconds of the first epoch", name, [run[0] for run in runs]))
+    for name, runs in measured.items():
+        whole = [sum(run) for run in runs]
+        rows.append(row(given, f"seconds of all {given.epochs} epochs", name, whole))
     return rows
 
 
@@ -317,26 +336,34 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--arch", default="resnet34")
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--name", help="of the file in results/, if it is to have another")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
     given = parser.parse_args()
     if given.epochs < 2:
         parser.error("an epoch after the first is measured; expected --epochs of at least 2")
-    if missing := [name for name in PEERS if importlib.util.find_spec(name) is None]:
+    contenders = {name: run for name, run in CONTENDERS.items() if name in (OURS, *given.only)}
+    needed = [peer for peer in PEERS if any(name.lower().startswith(peer) for name in contenders)]
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         parser.error(
             f"{', '.join(missing)} not installed: pip install -r benchmarks/requirements.txt"
         )
     source = rk.weights(given.arch, None)
-    measured = {name: [] for name in CONTENDERS}
+    measured = {name: [] for name in contenders}
     for number in range(given.rounds):
-        for name, run in CONTENDERS.items():
+        for name, run in contenders.items():
             seconds = in_a_fresh_process(run, given.photos, source, given.size, given.epochs)
             measured[name].append(seconds)
             print(number + 1, name, [round(x, 2) for x in seconds], flush=True)
     options = f"--rounds {given.rounds} --epochs {given.epochs}"
     command = f"python benchmarks/side_by_side.py PHOTOS {options}"
     command += f" --arch {given.arch} --size {given.size}"
-    other = "" if given.arch == "resnet34" else f"_{given.arch}"
+    if len(contenders) < len(CONTENDERS):
+        command += " --only " + " ".join(f'"{name}"' for name in contenders)
+    name = "fine_tuning_speed" if given.arch == "resnet34" else f"fine_tuning_speed_{given.arch}"
+    name += "_gpu" if rk.default_device().type == "cuda" else ""
+    command += f" --name {given.name}" if given.name else ""
     rows = rows_of(given, measured)
-    rk.write_results(RESULTS / f"fine_tuning_speed{other}.json", rows, command=command)
+    rk.write_results(RESULTS / f"{given.name or name}.json", rows, command=command)
     print(*(f"{row['recipe']}: {row['metric']} {row['value']:.3g}" for row in rows), sep="\n")
 
 

@@ -16,8 +16,9 @@ from .cleaning import clean
 from .data.arrays import array_loaders
 from .data.augmentations import show_augmentations
 from .data.folders import image_folders
-from .data.images import mean_std, read_image
+from .data.images import read_image
 from .data.inspection import inspect_folder
+from .data.stats import mean_std
 from .devices import default_device
 from .doctor import doctor
 from .evaluation.evaluation import evaluate, mcnemar

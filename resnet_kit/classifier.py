@@ -193,13 +193,15 @@ class Classifier:
     @torch.no_grad()
     def _scores(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities `(N, K)` and distances to the nearest class `(N,)`, on the CPU."""
-        device, features, hooks = place(self.model), [], []
-        with _ONE_AT_A_TIME, kept_modes(self.model), arithmetic(device, "fp32"):
+        features, hooks = [], []
+        with _ONE_AT_A_TIME, kept_modes(self.model):
+            device = place(self.model)
             if self.means is not None:
                 head = head_of(self.model)
                 hooks = [head.register_forward_pre_hook(lambda _, x: features.append(x[0].cpu()))]
             try:
-                logits = self.model.eval()(pictures.to(device)).cpu()
+                with arithmetic(device, "fp32"):
+                    logits = self.model.eval()(pictures.to(device)).cpu()
             finally:
                 for hook in hooks:
                     hook.remove()

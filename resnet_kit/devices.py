@@ -57,6 +57,8 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
+    if 0 in tensor.stride():  # expanded: what lies in memory once cannot be pinned as it is
+        tensor = tensor.contiguous()
     return tensor.pin_memory().to(device, non_blocking=True)
 
 

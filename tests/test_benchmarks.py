@@ -177,9 +177,9 @@ def test_degradation_measures_train_in_eval_mode_and_goes_on_within_a_net(
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=0.05)
     model = degradation.cifar_resnet(**net)
     rk.load_weights(model, tmp_path / "whole" / "epoch_0002.safetensors")
-    model.eval()
+    model.to(rk.default_device()).eval()
     with torch.no_grad():
-        found = [model(images).argmax(1) == labels for images, labels in data.plain("train")]
+        found = [model(x).argmax(1).cpu() == labels for x, labels in data.plain("train")]
     share = torch.cat(found).float().mean().item()
     assert first[1]["train_accuracy"] == pytest.approx(share, abs=0.02)
 
@@ -321,7 +321,7 @@ def test_fine_tuning_is_timed_side_by_side(folder, script):
     for run in (module.ours, module.tutorial, module.bare_steps):
         seconds = run(folder, source, 32, 2)
         assert len(seconds) == 2 and min(seconds) > 0, run
-    given = Namespace(arch="resnet18", size=32)
+    given = Namespace(arch="resnet18", size=32, epochs=3)
     tutorial = "tutorial loop, batch 6"
     measured = {module.OURS: [[5.0, 2.0, 4.0]], tutorial: [[9.0, 9.0, 9.0]]}
     measured[module.BARE] = [[7.0, 1.5, 1.5]]
@@ -330,6 +330,7 @@ def test_fine_tuning_is_timed_side_by_side(folder, script):
     assert rows[module.OURS, "share of our epoch that bare steps take"] == 0.5
     assert rows[tutorial, "seconds per epoch, from the second on"] == 9.0
     assert rows[module.OURS, "seconds of the first epoch"] == 5.0
+    assert rows[module.OURS, "seconds of all 3 epochs"] == 11.0
 
 
 def test_reading_and_overhead_are_measured(folder, tmp_path, script, monkeypatch):

@@ -2,28 +2,33 @@
 
 import gc
 import os
+import random
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as V
 
 import resnet_kit as rk
 from conftest import write_picture
 from resnet_kit import devices
 from resnet_kit.data import UnreadableImageError, folders, pictures
+from resnet_kit.data.crops import NUMBERS, TRIES, drawn_crops, resized_crops
 
 
 @pytest.fixture
 def reads(monkeypatch) -> list:
     """Every file that is decoded, once for each time."""
-    files, read = [], pictures.read_image
+    files = []
 
-    def counted(file):
-        files.append(file)
-        return read(file)
+    def counting(read):
+        return lambda file: files.append(file) or read(file)
 
-    monkeypatch.setattr(pictures, "read_image", counted)
+    for name in ("read_image", "read_rgb"):
+        monkeypatch.setattr(pictures, name, counting(getattr(pictures, name)))
     return files
 
 
@@ -43,6 +48,7 @@ def all_batches(loaders) -> list:
     return [tensor for batch in found for tensor in batch]
 
 
+@pytest.mark.usefixtures("on_cpu")  # bit for bit
 @pytest.mark.parametrize("augment", ["standard", "trivial", "none", v2.RandomCrop(8)])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_kept_and_streamed_pictures_give_the_same_batches(tmp_path, augment, balanced):
@@ -81,7 +87,7 @@ def test_large_pictures_keep_a_short_side_of_twice_the_size(tmp_path):
     list(loaders.train)
     assert {tuple(x.shape) for x in loaders.train.dataset.decoded.pictures} == {(3, 16, 21)}
     for kept, read in zip(loaders.val, streamed.val, strict=True):
-        assert torch.equal(kept[0], read[0])  # prepared from the whole picture
+        assert torch.allclose(kept[0].cpu(), read[0])  # prepared from the whole picture
     own = rk.image_folders(folder, size=8, augment=v2.RandomCrop(8))
     list(own.train)
     assert {tuple(x.shape) for x in own.train.dataset.decoded.pictures} == {(3, 60, 80)}
@@ -215,3 +221,77 @@ def test_free_memory_is_what_a_container_leaves(tmp_path, monkeypatch):
     assert devices.free_memory(torch.device("cpu")) == 1_250_000
     (tmp_path / "memory.max").write_text("max\n")
     assert devices.free_memory(torch.device("cpu")) > everything / 2
+
+
+def crops_of(sides, seed=0, size=24):
+    numbers = np.random.default_rng(seed).random((len(sides), NUMBERS))
+    return drawn_crops(sides, numbers, v2.RandomResizedCrop(size))
+
+
+@pytest.mark.parametrize("sides", [((40, 70), (90, 30)), ((8, 8), (300, 17))])
+def test_crops_resized_together_are_those_of_torchvision(sides):
+    """Smaller and larger than their source, of both orientations, mirrored and not."""
+    torch.manual_seed(0)
+    given = [torch.randint(0, 256, (3, *side), dtype=torch.uint8) for side in sides] * 8
+    crops = crops_of(sides * 8)
+    assert set(crops[:, 4]) == {0, 1}
+    for picture, crop, found in zip(given, crops, resized_crops(given, crops, 24), strict=True):
+        *box, mirrored = crop.tolist()
+        exact = V.resized_crop(picture.float(), *box, [24, 24], antialias=True)
+        exact = exact.flip(2) if mirrored else exact
+        assert (found - exact).abs().max() < 0.501  # rounded to whole levels
+
+
+@pytest.mark.parametrize("side", [(60, 60), (40, 90), (120, 50)])
+def test_crops_are_distributed_as_torchvisions(side):
+    torch.manual_seed(0)
+    single, picture = v2.RandomResizedCrop(24), torch.empty(3, *side)
+    names = "top", "left", "height", "width"
+    drawn = [single.make_params([picture]) for _ in range(4000)]
+    theirs = np.array([[box[name] for name in names] for box in drawn])
+    crops = crops_of([side] * 4000)
+    assert (crops[:, :2] >= 0).all() and (crops[:, 2:4] > 0).all()
+    assert (crops[:, 0] + crops[:, 2]).max() == side[0]
+    assert (crops[:, 1] + crops[:, 3]).max() == side[1]
+    for place, name in enumerate(names):
+        assert ks_2samp(crops[:, place], theirs[:, place]).pvalue > 0.001, name
+    assert abs(crops[:, 4].mean() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("side", [(9, 200), (200, 9), (20, 27)])
+def test_where_no_try_fits_the_crop_is_torchvisions(side):
+    numbers = np.full((1, NUMBERS), 0.999)  # all of the area, and as wide as may be
+    numbers[0, TRIES : 2 * TRIES] = 0.0 if side[1] > side[0] else 0.999
+    found = drawn_crops([side], numbers, v2.RandomResizedCrop(24))[0, :4].tolist()
+    never = v2.RandomResizedCrop(24, scale=(99, 99))
+    box = never.make_params([torch.empty(3, *side)])
+    assert found == [box["top"], box["left"], box["height"], box["width"]]
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_crops_of_a_batch_depend_on_seed_epoch_and_index_alone(tmp_path, monkeypatch, balanced):
+    """As on a GPU."""
+    monkeypatch.setattr(pictures.PictureFiles, "cropped_together", True)
+    folder = folder_of(tmp_path, (15, 12))
+    options = {"size": 8, "mean": [0] * 3, "std": [1] * 3, "balanced": balanced}
+
+    def epochs(batch_size, seed=0):
+        train = rk.image_folders(folder, batch_size=batch_size, seed=seed, **options).train
+        found = [torch.cat([images for images, _ in train]) for _ in range(2)]
+        assert [epoch.shape for epoch in found] == [(6, 3, 8, 8)] * 2
+        return found
+
+    first, second = epochs(4)
+    assert all(torch.equal(a, b) for a, b in zip((first, second), epochs(3), strict=True))
+    assert len({tuple(picture.flatten().tolist()) for picture in [*first, *second]}) == 12
+    assert not torch.equal(first, epochs(4, seed=1)[0])
+
+
+def test_pictures_of_a_batch_leave_the_callers_random_numbers_alone(tmp_path):
+    loaders = rk.image_folders(folder_of(tmp_path, (15, 12)), size=8, augment="trivial")
+    rk.seed_everything(3)
+    expected = torch.rand(2), np.random.rand(), random.random()
+    rk.seed_everything(3)
+    list(loaders.train)
+    assert torch.equal(torch.rand(2), expected[0])
+    assert (np.random.rand(), random.random()) == expected[1:]

@@ -15,8 +15,9 @@ from torchvision.transforms.v2 import functional as V
 from ..devices import default_device, send
 from ..models.weights import Weights, check_weights
 from ..settings import mixed_seed, wrong
-from .images import check_uint8_pictures, mean_std
+from .images import check_uint8_pictures
 from .loaders import Loaders, balancing_weights, batch_loader, check_options
+from .stats import mean_std
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..devices import cpu_count, default_device
 from ..models.weights import Weights, check_weights
 from ..settings import check_count, counted, mixed_seed, quick_mode, wrong
 from .checks import announce_mirrored_characters, announce_oddities
-from .images import existing_folder, folders_in, heif_hint, mean_std, picture_files
+from .images import existing_folder, folders_in, heif_hint, picture_files
 from .loaders import (
     EpochSampler,
     Loaders,
@@ -35,6 +35,7 @@ from .pictures import (
     place_of_decoded,
     try_augmentation,
 )
+from .stats import mean_std
 
 VAL_NAMES = ("val", "eval", "valid", "validation")
 SPLITS = ("train", *VAL_NAMES, "test")

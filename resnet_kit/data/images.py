@@ -1,12 +1,10 @@
-"""Picture files: which files count, one way to read them, and their mean and standard deviation."""
+"""Picture files: which files count, and one way to read them."""
 
-import functools
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,10 +13,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
+from torchvision.transforms.v2.functional import center_crop
 
-from ..settings import counted, in_threads, progress_bar, user_path
+from ..settings import counted, user_path
 
 # As in torchvision, GIF is no picture format here: most are animations or "not found" signs.
 SUFFIXES = {
@@ -125,10 +122,15 @@ def read_image(path: str | Path) -> Tensor:
         UnreadableImageError: the file is damaged, incomplete, too large or no picture, or it is
             HEIC and pillow-heif is not installed.
     """
+    return tensor_of(read_rgb(path))
+
+
+def read_rgb(path: str | Path) -> Image.Image:
+    """Return what `read_image` does as a PIL picture."""
     path = user_path(path)
     data = path.read_bytes()
     try:
-        return decode_picture(data)
+        return decode_rgb(data)
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         reason = reason_of(error)
         hint = "expected a complete picture file; replace it or take it out of the folder"
@@ -225,17 +227,32 @@ def _load_fax(picture: Image.Image) -> None:
 
 def decode_picture(data: bytes) -> Tensor:
     """Return what the bytes of a picture file hold, as `read_image` does."""
+    return tensor_of(decode_rgb(data))
+
+
+def decode_rgb(data: bytes) -> Image.Image:
+    """Return what the bytes of a picture file hold, as `read_rgb` does."""
     with open_picture(data) as picture:
+        picture.load()
         ImageOps.exif_transpose(picture, in_place=True)
-        pixels = np.array(_as_rgb(picture))
-    return torch.from_numpy(pixels).permute(2, 0, 1)  # not copied: resizing reads it faster so
+        return _as_rgb(picture)
+
+
+def as_seen(picture: Image.Image) -> Image.Image:
+    """Return a PIL picture of any mode as people see it: RGB, upright."""
+    if picture.getexif().get(ORIENTATION, 1) != 1:  # without a reason it would be copied
+        picture = ImageOps.exif_transpose(picture)
+    return _as_rgb(picture)
 
 
 def rgb_pixels(picture: Image.Image) -> np.ndarray:
     """Return a PIL picture of any mode as people see it: uint8 RGB `(H, W, 3)`, upright."""
-    if picture.getexif().get(ORIENTATION, 1) != 1:  # without a reason it would be copied
-        picture = ImageOps.exif_transpose(picture)
-    return np.array(_as_rgb(picture))
+    return np.array(as_seen(picture))
+
+
+def tensor_of(picture: Image.Image) -> Tensor:
+    """Return an RGB picture as uint8 `(3, H, W)`; not copied: resizing reads it faster so."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:
@@ -314,75 +331,12 @@ def picture_tensor(item) -> Tensor:
     if isinstance(item, np.ndarray) and item.shape[2:] == (4,) and item.dtype == np.uint8:
         item = Image.fromarray(item)  # with transparency
     if isinstance(item, Image.Image):
-        item = rgb_pixels(item)
+        return tensor_of(as_seen(item))
     array = item.cpu() if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
     pixels = check_uint8_pictures(array[None])[0].permute(2, 0, 1)
     if len(pixels) == 2:
         raise ValueError(f"an array of shape {np.shape(item)}; expected 1, 3 or 4 channels last")
     return pixels
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Mean and standard deviation per channel over all pixels of all pictures, in 0…1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    pictures: int
-    pixels: int
-
-
-def mean_std(source: str | Path | Dataset | np.ndarray | Tensor, *, progress: bool = True) -> Stats:
-    """Return the exact mean and standard deviation per channel, every pixel counting the same.
-
-    `source` is a folder (all pictures below it, read as RGB), a data set or list whose items are
-    pictures (files, PIL pictures or `(C, H, W)` tensors, uint8 or float in 0…1) or pairs (picture,
-    label), or a uint8 array `(N, H, W)` or `(N, H, W, C)`. Grey PIL pictures have one channel, all
-    others three, as people see them. Sums are float64; memory is constant. The deviation is the
-    population's (divided by the number of pixels, not averaged per picture).
-
-    Raises:
-        UnreadableImageError: names every unreadable file, after all were tried.
-        ValueError: no pictures, pictures of different channels, or values beyond 0…1.
-
-    >>> mean_std(np.full((2, 4, 4), 51, np.uint8))
-    Stats(mean=(0.2,), std=(0.0,), pictures=2, pixels=32)
-    """
-    if isinstance(source, str | Path):
-        place = user_path(source).absolute()
-        source = picture_files(source)
-        if not source:
-            raise ValueError(f"no pictures in {place}")
-    elif isinstance(source, np.ndarray | Tensor):
-        source = check_uint8_pictures(torch.as_tensor(source)).permute(0, 3, 1, 2)
-    return stats_of(source, read_image, progress=progress)
-
-
-def stats_of(
-    source: Dataset | Sequence, read: Callable[[Path], Tensor], *, progress: bool = True
-) -> Stats:
-    """Return what `mean_std` does; `read` makes of a file the picture, uint8 `(3, H, W)`."""
-    # Lists and tensors may be read by several threads at once, data sets need not be.
-    run = in_threads if isinstance(source, list | tuple | Tensor) else map
-    sums = run(functools.partial(_sums, source, read), range(len(source)))
-    total, unreadable = None, []
-    for found in progress_bar(sums, total=len(source), description="mean and std", show=progress):
-        if isinstance(found, UnreadableImageError):
-            unreadable.append(found)
-        elif total is not None and len(found) != len(total):
-            raise ValueError(
-                f"pictures of {len(total)} and of {len(found)} channels in one data set; expected "
-                'one kind; convert them all to RGB, for example with PIL\'s convert("RGB")'
-            )
-        else:
-            total = found if total is None else total + found
-    refuse_unreadable(unreadable, len(source))
-    if total is None:
-        raise ValueError("no pictures in it")
-    pixels = int(total[0, 0])
-    mean = total[:, 1] / pixels
-    std = (total[:, 2] / pixels - mean**2).clamp(min=0).sqrt()
-    return Stats(tuple(mean.tolist()), tuple(std.tolist()), len(source), pixels)
 
 
 def refuse_unreadable(errors: Sequence[UnreadableImageError], pictures: int) -> None:
@@ -406,40 +360,3 @@ def check_uint8_pictures(array: Tensor) -> Tensor:
             "expected (N, H, W, C) with C at most 4; move the channels with transpose"
         )
     return array if array.ndim == 4 else array[..., None]
-
-
-def _sums(source, read: Callable[[Path], Tensor], index: int) -> Tensor | UnreadableImageError:
-    """Return pixels, sum and sum of squares per channel, `(C, 3)` float64, in units of 0…1."""
-    item = source[index]
-    picture = item[0] if isinstance(item, tuple | list) else item
-    if not isinstance(picture, str | Path):
-        return _sums_of(picture, index)
-    try:
-        with ROOM.for_picture(picture):
-            return _sums_of(read(picture), index)
-    except UnreadableImageError as error:
-        return error
-
-
-def _sums_of(picture, index: int) -> Tensor:
-    if isinstance(picture, Image.Image) and picture.mode in ("1", "L"):
-        picture = pil_to_tensor(picture.convert("L"))
-    elif isinstance(picture, Image.Image):
-        picture = torch.from_numpy(rgb_pixels(picture)).permute(2, 0, 1)
-    if not isinstance(picture, Tensor) or picture.ndim != 3:
-        kind = f"{type(picture).__name__} of shape {getattr(picture, 'shape', 'unknown')}"
-        raise ValueError(f"item {index} is a {kind}; expected a PIL picture or (C, H, W) tensor")
-    if picture.dtype == torch.uint8:  # counted, so that the sums are exact and need no copy
-        counts = [torch.bincount(channel.flatten().cpu(), minlength=256) for channel in picture]
-        counts, levels = torch.stack(counts).double(), torch.arange(256).double()
-        sums = counts @ levels / 255, counts @ levels.square() / 255**2
-        return torch.stack([counts.sum(1), *sums], 1)
-    values = picture.flatten(1).cpu().double()
-    low, high = values.min().item(), values.max().item()
-    if not picture.is_floating_point() or low < 0 or high > 1:
-        raise ValueError(
-            f"item {index} is {picture.dtype} with values from {low:g} to {high:g}; expected "
-            "uint8, or float in 0…1 (before normalisation)"
-        )
-    count = torch.full((len(values),), values.shape[1], dtype=torch.float64)
-    return torch.stack([count, values.sum(1), values.square().sum(1)], 1)

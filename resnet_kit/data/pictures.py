@@ -5,25 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as V
 
 from ..devices import default_device, free_memory
-from ..settings import in_threads, mixed_seed, own_random_numbers, progress_bar, wrong
+from ..settings import in_threads, mixed_seed, own_random_numbers, progress_bar, seed_cpu, wrong
+from .crops import NUMBERS, drawn_crops, resized_crops
 from .images import (
     LONGEST,
     ROOM,
-    Stats,
     UnreadableImageError,
     read_image,
+    read_rgb,
     refuse_unreadable,
     size_of,
-    stats_of,
+    tensor_of,
     trimmed,
 )
+from .stats import Stats, stats_of
 
 SHARE = 1 / 3  # of the memory that is free: what decoded pictures may take
 DETAIL = 2  # times the size of the net's pictures: the short side that is kept for random crops
@@ -80,11 +84,11 @@ class Prepare:
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.interpolation = v2.InterpolationMode(interpolation)
         how = {"interpolation": self.interpolation, "antialias": True}
-        crop = [v2.RandomResizedCrop(size, **how), v2.RandomHorizontalFlip()]
+        self.crop, flip = v2.RandomResizedCrop(size, **how), v2.RandomHorizontalFlip()
         named = {
             "none": Middle(size, self.resize, self.interpolation),
-            "standard": v2.Compose(crop),
-            "trivial": v2.Compose([*crop, v2.TrivialAugmentWide()]),
+            "standard": v2.Compose([self.crop, flip]),
+            "trivial": v2.Compose([self.crop, flip, v2.TrivialAugmentWide()]),
         }
         if isinstance(augment, str) and augment not in named:
             raise wrong("augment", augment, f"{', '.join(named)} or a transform")
@@ -133,6 +137,11 @@ class Decoded:
         self.pictures: list[Tensor] | None = None
 
     def __getitem__(self, index: int) -> Tensor:
+        if self.device.type == "cuda" and get_worker_info() is not None:
+            raise RuntimeError(
+                "the pictures are kept on the GPU, where workers cannot read them; expected a "
+                "DataLoader without workers, or image_folders(..., keep=False)"
+            )
         if self.pictures is None:
             found = in_threads(self._decode, self.files)
             bar = progress_bar(found, total=len(self.files), description="decoding", delay=1)
@@ -146,9 +155,9 @@ class Decoded:
         """Return mean and deviation of the pictures as the files have them, and keep them."""
         found = {}
 
-        def read(file: Path) -> Tensor:
-            picture = read_image(file)
-            found[file] = self._keep(file, picture)
+        def read(file: Path) -> Image.Image:
+            picture = read_rgb(file)
+            found[file] = self._keep(file, tensor_of(picture))
             return picture
 
         stats = stats_of(self.files, read)
@@ -189,7 +198,8 @@ class PictureFiles(Dataset):
 
     All that is random about a picture depends on (seed, epoch, index) alone; where a picture is
     drawn several times in an epoch the key has the number of the draw too. With `decoded` the
-    files are read once; where it holds their middles, these only have to be normalised.
+    files are read once; where it holds their middles, these only have to be normalised. A GPU takes
+    random crops a batch at a time, with other random numbers than a CPU.
     """
 
     def __init__(
@@ -204,6 +214,7 @@ class PictureFiles(Dataset):
         self.files, self.labels, self.classes = files, labels, classes
         self.transform, self.seed, self.decoded = transform, seed, decoded
         self.mean, self.std = transform.mean, transform.std
+        self._numbers = (None, np.empty(0))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -213,18 +224,46 @@ class PictureFiles(Dataset):
 
     def __getitems__(self, keys: Sequence[int | tuple[int, ...]]) -> "Samples":
         """Return several items, as a DataLoader asks for them."""
-        indices = [key[1] if isinstance(key, tuple) else key for key in keys]
-        pictures = [self.augmented(key) for key in keys]
-        return Samples(pictures, [self.labels[index] for index in indices], self.transform)
+        keys = [key if isinstance(key, tuple) else (0, key) for key in keys]
+        return Samples(
+            self.augmented(keys), [self.labels[index] for _, index, *_ in keys], self.transform
+        )
 
-    def augmented(self, key: int | tuple[int, ...]) -> Tensor:
-        """Return the picture of an item before it is normalised, uint8 `(3, size, size)`."""
-        epoch, index, *draw = key if isinstance(key, tuple) else (0, key)
+    def augmented(self, keys: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
+        """Return pictures before they are normalised, uint8 `(3, size, size)`."""
+        if self.cropped_together:
+            return self._cropped(keys)
         if self.decoded is not None and isinstance(self.decoded.change, Middle):
-            return self.decoded[index]
-        picture = self.picture(index)
-        with own_random_numbers(mixed_seed(self.seed, epoch, index, *draw)):
-            return self.transform.augmented(picture)
+            return [self.decoded[index] for _, index, *_ in keys]
+        pictures = []
+        with own_random_numbers(0):  # the caller's are put back once for all
+            for key in keys:
+                picture = self.picture(key[1])
+                seed_cpu(mixed_seed(self.seed, *key))
+                pictures.append(self.transform.augmented(picture))
+        return pictures
+
+    @property
+    def cropped_together(self) -> bool:
+        """True where random crops are drawn and resized a batch at a time: on a GPU."""
+        on_gpu = self.decoded is not None and self.decoded.device.type == "cuda"
+        bilinear = self.transform.interpolation == v2.InterpolationMode.BILINEAR
+        return on_gpu and bilinear and self.transform.name == "standard"
+
+    def _cropped(self, keys: Sequence[tuple[int, ...]]) -> Tensor:
+        """Return random crops of one epoch, uint8 `(N, 3, size, size)`."""
+        pictures = [self.decoded[index] for _, index, *_ in keys]
+        numbers = self._random_numbers(keys[0][0])[[key[-1] for key in keys]]
+        sizes = [picture.shape[1:] for picture in pictures]
+        crops = drawn_crops(sizes, numbers, self.transform.crop)
+        return resized_crops(pictures, crops, self.transform.size)
+
+    def _random_numbers(self, epoch: int) -> np.ndarray:
+        """Return the random numbers of an epoch's crops: row i for picture, or draw, number i."""
+        if self._numbers[0] != epoch:
+            generator = np.random.default_rng(mixed_seed(self.seed, epoch, 1))
+            self._numbers = epoch, generator.random((len(self), NUMBERS))
+        return self._numbers[1]
 
     def picture(self, index: int) -> Tensor:
         """Return a picture that may be changed, before it is transformed: uint8 `(3, H, W)`."""
@@ -240,7 +279,7 @@ class Samples(Sequence):
     `batch` normalises all at once, which takes half the time.
     """
 
-    def __init__(self, pictures: list[Tensor], labels: list[int], transform: Prepare):
+    def __init__(self, pictures: Sequence[Tensor], labels: list[int], transform: Prepare):
         self.pictures, self.labels, self.transform = pictures, labels, transform
 
     def __len__(self) -> int:
@@ -251,7 +290,9 @@ class Samples(Sequence):
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Return pictures `(N, 3, size, size)` and labels `(N,)`."""
-        return self.transform.normalized(torch.stack(self.pictures)), torch.tensor(self.labels)
+        together = isinstance(self.pictures, Tensor)
+        pictures = self.pictures if together else torch.stack(self.pictures)
+        return self.transform.normalized(pictures), torch.tensor(self.labels)
 
 
 class PictureLoader(DataLoader):
