@@ -391,6 +391,7 @@ def main() -> None:
     name, file, curves = f"ResNet-{given.depth}", f"cifar10_{given.what}", None
     if given.what in ("ours", "tutorial"):
         file += f"_{given.epochs}" + ("_growing" if given.grow else "")
+        file += "_gpu" if on_gpu else ""
     if given.what == "speed":
         options, rows = f"--rounds {given.rounds}", measure_speed(data, given.rounds)
     elif given.what == "shipped":

@@ -45,21 +45,14 @@ def _announce_quick_mode() -> None:
 
 
 def in_threads(function: Callable, items: Sequence) -> Iterator:
-    """Yield function(item) in order, on all cores, a few in flight: memory stays constant.
-
-    Each thread computes on one core: else torch would divide its work among as many threads again.
-    """
-    window, threads = 4 * cpu_count(), torch.get_num_threads()
-    one_core = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    try:
-        with ThreadPoolExecutor(cpu_count(), **one_core) as pool:
-            waiting = deque(pool.submit(function, item) for item in items[:window])
-            for index in range(len(items)):
-                yield waiting.popleft().result()
-                if index + window < len(items):
-                    waiting.append(pool.submit(function, items[index + window]))
-    finally:
-        torch.set_num_threads(threads)  # of threads that begin from now on
+    """Yield function(item) in order, on all cores, a few in flight: memory stays constant."""
+    window = 4 * cpu_count()
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        waiting = deque(pool.submit(function, item) for item in items[:window])
+        for index in range(len(items)):
+            yield waiting.popleft().result()
+            if index + window < len(items):
+                waiting.append(pool.submit(function, items[index + window]))
 
 
 @functools.cache

@@ -87,7 +87,7 @@ def test_large_pictures_keep_a_short_side_of_twice_the_size(tmp_path):
     list(loaders.train)
     assert {tuple(x.shape) for x in loaders.train.dataset.decoded.pictures} == {(3, 16, 21)}
     for kept, read in zip(loaders.val, streamed.val, strict=True):
-        assert torch.allclose(kept[0].cpu(), read[0])  # prepared from the whole picture
+        assert torch.allclose(kept[0].cpu(), read[0], atol=1e-5)  # prepared from the whole picture
     own = rk.image_folders(folder, size=8, augment=v2.RandomCrop(8))
     list(own.train)
     assert {tuple(x.shape) for x in own.train.dataset.decoded.pictures} == {(3, 60, 80)}

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -172,18 +171,6 @@ def test_threads_work_in_order_and_only_a_few_ahead():
     assert next(results) == 0
     assert len(begun) < 100, "an interrupted cell must not wait for all of them"
     assert list(results) == list(range(1, 1000)) and list(settings.in_threads(str, [])) == []
-
-
-def test_each_of_the_threads_computes_on_one_core_and_others_as_before():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        inside = list(settings.in_threads(lambda _: torch.get_num_threads(), range(8)))
-        with ThreadPoolExecutor(1) as pool:
-            later = pool.submit(torch.get_num_threads).result()
-        assert set(inside) == {1} and later == torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_how_many_numbers_a_seed_is_made_of_counts():
