@@ -3,18 +3,22 @@
     python benchmarks/overhead.py [--rounds 5]
 
 A step of a small net: the seconds of an epoch of `train_and_eval` against those of a bare loop with
-the same batches, which adds up loss and hits as well; both in float32, in fresh processes that take
-turns. The most memory of fine-tuning a ResNet-18 at 128 px by either. And the time of
+the same batches, which adds up loss and hits as well; both in float32 on one core, in short epochs
+that take turns within one process, because the speed of a machine changes from minute to minute.
+The most memory of fine-tuning a ResNet-18 at 128 px by either, in fresh processes. And the time of
 `import resnet_kit` against that of `import torch, torchvision`. Writes results/overhead.json.
 """
 
 import argparse
+import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from side_by_side import RESULTS, in_a_fresh_process, median_row
 from torch import nn
@@ -23,7 +27,8 @@ from torchvision.models import get_model
 import resnet_kit as rk
 from resnet_kit.settings import keep_freed_memory
 
-STEPS, BATCH_SIZE = 300, 32
+STEPS, BATCH_SIZE = 200, 32
+TURNS = 15  # of both loops in a process
 IMPORTS = {"torch and torchvision": "import torch, torchvision", "resnet_kit": "import resnet_kit"}
 
 
@@ -67,13 +72,22 @@ def our_loop(model: nn.Module, batches: list, val: list, optimizer) -> None:
     )
 
 
-def seconds_per_step(loop: Callable) -> float:
-    model, batches = small_net(), batches_of(STEPS, 32)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    loop(model, batches[:20], batches[:1], optimizer)
-    start = time.perf_counter()
-    loop(model, batches, batches[:1], optimizer)
-    return (time.perf_counter() - start) / STEPS
+def seconds_per_step(turns: int) -> tuple[float, float]:
+    """Return the seconds of a step in the bare loop, and how many more ours takes: medians."""
+    torch.set_num_threads(1)
+    batches = batches_of(STEPS, 32)
+
+    def seconds_of(loop: Callable) -> float:
+        model = small_net()
+        optimizer, start = torch.optim.SGD(model.parameters(), lr=0.01), time.perf_counter()
+        loop(model, batches, batches[:1], optimizer)
+        return (time.perf_counter() - start) / STEPS
+
+    for loop in (bare_loop, our_loop):
+        seconds_of(loop)  # to warm up
+    pairs = [(seconds_of(bare_loop), seconds_of(our_loop)) for _ in range(turns)]
+    bare = statistics.median(first for first, _ in pairs)
+    return bare, statistics.median(second - first for first, second in pairs)
 
 
 def megabytes(loop: Callable) -> float:
@@ -84,8 +98,10 @@ def megabytes(loop: Callable) -> float:
 
 
 def seconds_to_import(line: str) -> float:
+    """Return the seconds of a new interpreter that finds everything compiled, as usual."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", line], check=True)
+    subprocess.run([sys.executable, "-c", line], check=True, env=environment)
     return time.perf_counter() - start
 
 
@@ -109,15 +125,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     bare, ours = "bare loop", "train_and_eval"
-    loops = {bare: bare_loop, ours: our_loop}
-    steps = compared(seconds_per_step, loops, given.rounds)
-    memory = compared(megabytes, loops, given.rounds)
-    imports = compared(seconds_to_import, IMPORTS, given.rounds)
-    rows = []
-    for name, values in steps.items():
-        rows.append(row("small net", name, "ms per step", [1000 * x for x in values]))
-    more = [1000 * (b - a) for a, b in zip(steps[bare], steps[ours], strict=True)]
-    rows.append(row("small net", ours, "ms per step more than the bare loop", more))
+    steps = []
+    for number in range(given.rounds):
+        steps.append(in_a_fresh_process(seconds_per_step, TURNS))
+        print(number + 1, "seconds per step, and more in ours", steps[-1], flush=True)
+    memory = compared(megabytes, {bare: bare_loop, ours: our_loop}, given.rounds)
+    for line in IMPORTS.values():
+        seconds_to_import(line)  # compiles
+    imports = compared(seconds_to_import, IMPORTS, 3 * given.rounds)
+    bare_ms, more_ms = (1000 * np.array(steps)).T.tolist()
+    rows = [
+        row("small net", bare, "ms per step", bare_ms),
+        row("small net", ours, "ms per step more than the bare loop", more_ms),
+    ]
     for name, values in memory.items():
         rows.append(row("resnet18, 128 px", name, "MB of memory at most", values))
     for name, values in imports.items():

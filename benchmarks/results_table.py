@@ -17,7 +17,7 @@ measurement: *n* is how many pictures, runs or rounds it is of, *seconds* the ti
 is the recipe of this package, *tutorial's* the one that it is compared with. A score of one run has
 a 95 % interval, which says what other test pictures could give; several runs have their range."""
 # What the README shows, and what each figure is of: a file, and words that one row of it alone has,
-# or (with !) has not. {n} is the number of pictures or trials.
+# or (with !) has not. {n} is the number of pictures or trials, {seconds} what it took.
 HEADLINES = {
     f"355 {PHOTOS} named right, after learning from 507 (89 more chose the epoch)": {
         "linear head on the package's ResNet-18": ("transfer_photos", "test linear head"),
@@ -33,6 +33,10 @@ HEADLINES = {
         "as fast as a tutorial's loop": ("fine_tuning_speed", "times tutorial"),
         "as fast as fastai as it comes": ("fine_tuning_speed", "times fastai comes"),
         "as fast as Lightning in bf16": ("fine_tuning_speed", "times Lightning bf16"),
+        "with `train_and_eval` on an NVIDIA H200": (
+            "fine_tuning_speed_gpu",
+            "seconds per epoch train_and_eval",
+        ),
     },
     "ten epochs of a head on a frozen ResNet-34, the same photos": {
         "with features computed once": ("feature_extraction_speed", "seconds features once"),
@@ -47,6 +51,10 @@ HEADLINES = {
             "test",
         ),
         "of {n} at hand, after 20 epochs": ("cifar10_ours_20", "test"),
+        "of {n} at hand, after 60 epochs, {seconds} s on an NVIDIA H200": (
+            "cifar10_ours_60_gpu",
+            "test",
+        ),
     },
     "training ResNet-20 on CIFAR-10": {
         "as fast as a tutorial's loop": ("cifar10_speed", "fast !16 !compile"),
@@ -133,7 +141,8 @@ def figure_of(row: dict, label: str) -> str:
     def text(key: str) -> str:
         return f"{100 * row[key]:.1f}" if is_share else f"{row[key]:.3g}"
 
-    about = label.format(n=f"{row['n']:,}")
+    seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+    about = label.format(n=f"{row['n']:,}", seconds=seconds)
     return f"**{text('value')}{unit}** {about}{spread_of(row, text)}"
 
 

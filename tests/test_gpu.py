@@ -100,6 +100,19 @@ def test_frozen_features_are_bit_identical(folder):
     assert torch.equal(before, features())
 
 
+def test_batches_of_kept_pictures_are_made_there_without_waiting(folder):
+    loaders = rk.image_folders(folder, size=16, batch_size=4, mean=[0] * 3, std=[1] * 3)
+    first = [images for images, _ in loaders.train]  # decodes
+    assert {images.device.type for images in first} == {"cuda"}
+    loaders.train.sampler.set_epoch(1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = [images for images, _ in loaders.train]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(torch.cat(first), torch.cat(again))
+
+
 def test_a_resumed_run_goes_on_with_the_same_numbers(tmp_path):
     whole = train(small_net(), 3, precision="fp32")
     train(small_net(), 2, precision="fp32", checkpoint=tmp_path)

@@ -295,3 +295,11 @@ def test_pictures_of_a_batch_leave_the_callers_random_numbers_alone(tmp_path):
     list(loaders.train)
     assert torch.equal(torch.rand(2), expected[0])
     assert (np.random.rand(), random.random()) == expected[1:]
+
+
+def test_workers_are_told_that_they_cannot_read_what_lies_on_a_gpu(tmp_path, monkeypatch):
+    file = write_picture(tmp_path / "a.png")
+    decoded = pictures.Decoded([file], pictures.Smaller(None, "bilinear"), torch.device("cuda"))
+    monkeypatch.setattr(pictures, "get_worker_info", lambda: "some worker")
+    with pytest.raises(RuntimeError, match="without workers, or image_folders.*keep=False"):
+        decoded[0]

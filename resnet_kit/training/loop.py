@@ -59,24 +59,25 @@ class Meter:
     def __init__(self, device: torch.device):
         self.loss: Tensor | float = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.weight, self.seen, self.batches = 0, 0, 0
-        self.first_bad = torch.zeros((), dtype=torch.int64, device=device)
+        self.finite = torch.zeros((), dtype=torch.int64, device=device)
+        self.weight, self.seen, self.batches, self.first_bad = 0, 0, 0, 0
 
     def add(self, loss: Tensor, weight: Tensor | int, logits: Tensor, labels: Tensor) -> None:
         """Count a batch whose mean loss is `loss` and that weighs as much as `weight` pictures."""
         targets = labels.argmax(1) if labels.ndim == 2 else labels  # mixed pictures: shares (N, K)
         self.batches += 1
-        is_first = ~torch.isfinite(loss.detach()) & (self.first_bad == 0)
-        self.first_bad = torch.where(is_first, self.batches, self.first_bad)
         self.loss += loss.detach() * weight
+        self.finite += torch.isfinite(self.loss)  # from the first loss that is not, no sum is
         self.correct += (logits.argmax(1) == targets).sum()
         self.weight += weight
         self.seen += len(labels)
 
     def join(self, world: World) -> "Meter":
         """Add what the other processes counted; a GPU has to wait here."""
+        finite = self.finite.item()
+        first_bad = finite + 1 if finite < self.batches else 0
         sums = self.loss.item(), float(self.weight), self.correct.item(), self.seen
-        parts = world.gather((self.first_bad.item(), *sums))
+        parts = world.gather((first_bad, *sums))
         bad, *sums = zip(*parts, strict=True)
         self.loss, self.weight, self.correct, self.seen = map(sum, sums)
         self.first_bad = min(filter(None, bad), default=0)
@@ -143,14 +144,15 @@ def train_epoch(run: TrainingRun, loader, bar) -> Meter:
     """Take the steps of one epoch; return what they summed up to."""
     train_mode(run.model)
     meter, shown = Meter(run.device), time.perf_counter()
-    for batches in _groups(run.interrupts.batches(loader), run.settings.accumulate):
-        _step_in_memory(run, batches, meter)
-        bar.update(len(batches))
-        if not bar.disable and time.perf_counter() - shown > 0.25:
-            loss, accuracy = meter.read()
-            best = run.history.best_text()
-            bar.set_postfix_str(f"loss {loss:.3f}, train {accuracy:.1%}, {best}")
-            shown = time.perf_counter()
+    with exact_float32(run.settings.precision):  # here once, for all steps
+        for batches in _groups(run.interrupts.batches(loader), run.settings.accumulate):
+            _step_in_memory(run, batches, meter)
+            bar.update(len(batches))
+            if not bar.disable and time.perf_counter() - shown > 0.25:
+                loss, accuracy = meter.read()
+                best = run.history.best_text()
+                bar.set_postfix_str(f"loss {loss:.3f}, train {accuracy:.1%}, {best}")
+                shown = time.perf_counter()
     run.world.average_statistics(run.model, run.scored)
     return meter.join(run.world)
 
