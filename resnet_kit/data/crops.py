@@ -27,14 +27,17 @@ def drawn_crops(
     areas = (heights * widths)[:, None] * (low + (high - low) * numbers[:, :TRIES])
     narrowest, widest = np.log(crop.ratio)
     shapes = np.exp(narrowest + (widest - narrowest) * numbers[:, TRIES : 2 * TRIES])
-    tried = np.stack([np.sqrt(areas / shapes), np.sqrt(areas * shapes)], 2).round().astype(int)
-    fits = (tried > 0).all(2) & (tried <= np.stack([heights, widths], 1)[:, None]).all(2)
-    first = tried[np.arange(len(tried)), fits.argmax(1)]
-    # A picture that is too narrow for all shapes keeps its width, one that is too wide its height.
-    middle = np.stack([widths / crop.ratio[0], heights * crop.ratio[1]], 1).round().astype(int)
-    middle = np.minimum(middle, np.stack([heights, widths], 1))
-    found = fits.any(1)
-    height, width = np.where(found[:, None], first, middle).T
+    tall = np.sqrt(areas / shapes).round().astype(int)
+    wide = np.sqrt(areas * shapes).round().astype(int)
+    tall_fits = (tall > 0) & (tall <= heights[:, None])
+    wide_fits = (wide > 0) & (wide <= widths[:, None])
+    fits = tall_fits & wide_fits
+    found, first = fits.any(1), (np.arange(len(fits)), fits.argmax(1))
+    # Where none fits, too narrow a picture keeps its width, and too wide a one its height.
+    largest_height = np.minimum(heights, np.round(widths / crop.ratio[0]).astype(int))
+    largest_width = np.minimum(widths, np.round(heights * crop.ratio[1]).astype(int))
+    height = np.where(found, tall[first], largest_height)
+    width = np.where(found, wide[first], largest_width)
     down, across, side = numbers[:, 2 * TRIES :].T
     top = np.where(found, down * (heights - height + 1), (heights - height) // 2).astype(int)
     left = np.where(found, across * (widths - width + 1), (widths - width) // 2).astype(int)

@@ -253,8 +253,8 @@ def image_folders(
     at most a third of the memory that is free (`keep="auto"`); else `workers` decode them in every
     epoch. `keep=False` always does that, as does a number of workers, and `keep=True` never. Of
     large pictures so much is kept that random crops find their detail: a short side of twice
-    `size`, or with a transform of your own all of it. A file that changes afterwards is noticed by
-    new loaders only. What makes a score mean less than it seems (one class, copies of training
+    `size`, or with a transform of your own all of it. A GPU holds them itself, and crops a batch at
+    a time. A file that changes afterwards is noticed by new loaders only. What makes a score mean less than it seems (one class, copies of training
     pictures in val or test, files that are left out, …) is said in a line each, unless `announce`
     is False.
 
