@@ -254,9 +254,10 @@ def image_folders(
     epoch. `keep=False` always does that, as does a number of workers, and `keep=True` never. Of
     large pictures so much is kept that random crops find their detail: a short side of twice
     `size`, or with a transform of your own all of it. A GPU holds them itself, and crops a batch at
-    a time. A file that changes afterwards is noticed by new loaders only. What makes a score mean less than it seems (one class, copies of training
-    pictures in val or test, files that are left out, …) is said in a line each, unless `announce`
-    is False.
+    a time. A file that changes afterwards is noticed by new loaders only.
+
+    What makes a score mean less than it seems (one class, copies of training pictures in val or
+    test, files that are left out, …) is said in a line each, unless `announce` is False.
 
     Raises:
         FileNotFoundError, NotADirectoryError: no such folder, or a split that is a file.
