@@ -16,6 +16,8 @@ ABOUT = """Written by `benchmarks/results_table.py` from the files of this folde
 measurement: *n* is how many pictures, runs or rounds it is of, *seconds* the time it took. *Ours*
 is the recipe of this package, *tutorial's* the one that it is compared with. A score of one run has
 a 95 % interval, which says what other test pictures could give; several runs have their range."""
+# Words of what was measured in several rounds: the low and the high are those of the rounds.
+OF_ROUNDS = ("seconds", "times as fast", "share of our epoch", "share of decoding")
 # What the README shows, and what each figure is of: a file, and words that one row of it alone has,
 # or (with !) has not. {n} is the number of pictures or trials, {seconds} what it took.
 HEADLINES = {
@@ -30,6 +32,7 @@ HEADLINES = {
     },
     f"fine-tuning ResNet-34 on 951 {PHOTOS} at 224 px, one epoch (the first left out)": {
         "with `train_and_eval`": ("fine_tuning_speed", "seconds per epoch train_and_eval"),
+        "of an epoch, in another run, the steps alone take": ("fine_tuning_speed_bare", "share"),
         "as fast as a tutorial's loop": ("fine_tuning_speed", "times tutorial"),
         "as fast as fastai as it comes": ("fine_tuning_speed", "times fastai comes"),
         "as fast as Lightning in bf16": ("fine_tuning_speed", "times Lightning bf16"),
@@ -44,6 +47,9 @@ HEADLINES = {
             "feature_extraction_speed",
             "fast features times !published",
         ),
+    },
+    f"exact mean and deviation of 951 {PHOTOS}": {
+        "of the speed of decoding them and no more": ("reading_speed", "share mean_std")
     },
     "ResNet-20 on CIFAR-10: test pictures named right": {
         "of {n} at hand, after 48 epochs, the net in the package": (
@@ -153,7 +159,7 @@ def spread_of(row: dict, text: Callable[[str], str]) -> str:
     around = f"{text('low')} to {text('high')}"
     if runs := re.search(r"\(runs: (\d+)\)", row["metric"]):
         return f" ({runs[1]} runs: {around})"
-    if "seconds" in row["metric"] or "times as fast" in row["metric"]:
+    if any(words in row["metric"] for words in OF_ROUNDS):
         return f" ({row['n']} rounds: {around})"
     return f" (95 % interval {around})"
 
