@@ -388,10 +388,10 @@ def main() -> None:
     batch_size, lr = (GPU_BATCH_SIZE, GPU_LR) if on_gpu else (BATCH_SIZE, LR)
     data = rk.named_dataset("cifar10", batch_size=batch_size, size=size)
     options = f"--epochs {given.epochs} --depth {given.depth} --seed {given.seed}"
-    name, file, curves = f"ResNet-{given.depth}", f"cifar10_{given.what}", None
+    name, curves = f"ResNet-{given.depth}", None
+    file = "cifar10_gpu" if on_gpu else f"cifar10_{given.what}"
     if given.what in ("ours", "tutorial"):
         file += f"_{given.epochs}" + ("_growing" if given.grow else "")
-        file += "_gpu" if on_gpu else ""
     if given.what == "speed":
         options, rows = f"--rounds {given.rounds}", measure_speed(data, given.rounds)
     elif given.what == "shipped":

@@ -50,7 +50,7 @@ fi
 if [ -f "$RESNET_KIT_DATA/cifar10.npz" ]; then
     for seed in 0 1 2; do
         part 90 "cifar10_$seed" "$python" benchmarks/cifar10.py ours --epochs 60 --seed "$seed" &&
-            cp results/cifar10_ours_60_gpu.json "$out/cifar10_ours_60_gpu_seed$seed.json"
+            cp results/cifar10_gpu_60.json "$out/cifar10_gpu_60_seed$seed.json"
     done
 else
     echo "cifar10: left out, $RESNET_KIT_DATA/cifar10.npz is not there"

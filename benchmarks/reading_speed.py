@@ -88,12 +88,12 @@ def speed_rows(folder: Path, rounds: int) -> list[dict]:
             seconds = in_a_fresh_process(seconds_of, way, folder)
             rates[name].append(pictures / seconds)
             print(number + 1, name, f"{rates[name][-1]:.0f} pictures/s", flush=True)
-    rows = []
+    rows, reading = [], f"reading {pictures:,} pictures"
     for name, values in rates.items():
-        rows.append(row("reading", name, "pictures per second", values, pictures))
+        rows.append(row(reading, name, "pictures per second", values, rounds))
         if name != RAW:
             shares = [mine / raw for mine, raw in zip(values, rates[RAW], strict=True)]
-            rows.append(row("reading", name, f"share of {RAW}", shares, pictures))
+            rows.append(row(reading, name, f"share of {RAW}", shares, rounds))
     return rows
 
 

@@ -58,7 +58,7 @@ HEADLINES = {
         ),
         "of {n} at hand, after 20 epochs": ("cifar10_ours_20", "test"),
         "of {n} at hand, after 60 epochs, {seconds} s on an NVIDIA H200": (
-            "cifar10_ours_60_gpu",
+            "cifar10_gpu_60",
             "test",
         ),
     },
