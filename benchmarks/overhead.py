@@ -6,11 +6,12 @@ A step of a small net: the seconds of an epoch of `train_and_eval` against those
 the same batches, which adds up loss and hits as well; both in float32 on one core, in short epochs
 that take turns within one process, because the speed of a machine changes from minute to minute.
 The most memory of fine-tuning a ResNet-18 at 128 px by either, in fresh processes. And the time of
-`import resnet_kit` against that of `import torch, torchvision`. Writes results/overhead.json.
+`import torch, torchvision`, and of `import resnet_kit` after it. Writes results/overhead.json.
 """
 
 import argparse
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -29,7 +30,6 @@ from resnet_kit.settings import keep_freed_memory
 
 STEPS, BATCH_SIZE = 200, 32
 TURNS = 15  # of both loops in a process
-IMPORTS = {"torch and torchvision": "import torch, torchvision", "resnet_kit": "import resnet_kit"}
 
 
 def small_net() -> nn.Module:
@@ -97,12 +97,20 @@ def megabytes(loop: Callable) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
-def seconds_to_import(line: str) -> float:
-    """Return the seconds of a new interpreter that finds everything compiled, as usual."""
+def seconds_to_import() -> tuple[float, float]:
+    """Return the seconds of `import torch, torchvision`, and how many more resnet_kit takes.
+
+    Python itself counts the seconds of each module, in a new interpreter that finds everything
+    compiled, as usual: whole seconds of a process differ by more than what is looked for.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", line], check=True, env=environment)
-    return time.perf_counter() - start
+    command = [sys.executable, "-X", "importtime", "-c", "import torch, torchvision, resnet_kit"]
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    lines = re.findall(r"import time: +(\d+) \| +\d+ \| ( *)(\S+)", done.stderr)
+    names = [indent + name for _, indent, name in lines]
+    before = names.index("torchvision") + 1  # not indented: imported by no other module
+    seconds = [int(microseconds) / 1e6 for microseconds, _, _ in lines]
+    return sum(seconds[:before]), sum(seconds[before:])
 
 
 def row(model: str, recipe: str, metric: str, values: list[float]) -> dict:
@@ -120,6 +128,16 @@ def compared(measure: Callable, ways: dict, rounds: int) -> dict[str, list[float
     return found
 
 
+def import_rows(rounds: int) -> list[dict]:
+    seconds_to_import()  # compiles
+    both, more = zip(*(seconds_to_import() for _ in range(rounds)), strict=True)
+    names = "torch and torchvision", "resnet_kit"
+    return [
+        row("import", names[0], "seconds", [*both]),
+        row("import", names[1], "seconds more than torch and torchvision", [*more]),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -130,9 +148,6 @@ def main() -> None:
         steps.append(in_a_fresh_process(seconds_per_step, TURNS))
         print(number + 1, "seconds per step, and more in ours", steps[-1], flush=True)
     memory = compared(megabytes, {bare: bare_loop, ours: our_loop}, given.rounds)
-    for line in IMPORTS.values():
-        seconds_to_import(line)  # compiles
-    imports = compared(seconds_to_import, IMPORTS, 3 * given.rounds)
     bare_ms, more_ms = (1000 * np.array(steps)).T.tolist()
     rows = [
         row("small net", bare, "ms per step", bare_ms),
@@ -140,11 +155,7 @@ def main() -> None:
     ]
     for name, values in memory.items():
         rows.append(row("resnet18, 128 px", name, "MB of memory at most", values))
-    for name, values in imports.items():
-        rows.append(row("import", name, "seconds", values))
-    first, second = imports.values()
-    more = [b - a for a, b in zip(first, second, strict=True)]
-    rows.append(row("import", "resnet_kit", "seconds more than torch and torchvision", more))
+    rows += import_rows(given.rounds)
     command = f"python benchmarks/overhead.py --rounds {given.rounds}"
     rk.write_results(RESULTS / "overhead.json", rows, command=command)
     print(*(f"{row['recipe']}: {row['metric']} {row['value']:.4g}" for row in rows), sep="\n")

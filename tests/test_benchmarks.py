@@ -344,6 +344,8 @@ def test_reading_and_overhead_are_measured(folder, tmp_path, script, monkeypatch
     bare, more = overhead.seconds_per_step(2)
     torch.set_num_threads(threads)
     assert bare > 0 and more > -bare
+    torchs, ours = overhead.seconds_to_import()
+    assert torchs > ours > 0
 
 
 def test_augmentations_are_named_on_the_command_line(pretraining):
