@@ -56,4 +56,5 @@ else
     echo "cifar10: left out, $RESNET_KIT_DATA/cifar10.npz is not there"
 fi
 # Takes long: the last part, and without it all of the above is there.
-part 1800 notebooks "$python" benchmarks/notebook_minutes.py && cp results/notebook_minutes_gpu.json "$out/"
+part 1800 notebooks "$python" benchmarks/notebook_minutes.py &&
+    cp results/notebook_minutes_gpu.json "$out/"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure all that README.md says of speed, on an idle machine; takes about two hours on two cores.
+# Measure all that README.md says of speed, on an idle machine; takes about three hours on two cores.
 #
 #     benchmarks/speed.sh PHOTOS
 #
@@ -14,6 +14,8 @@ python=${PYTHON:-python}
 
 "$python" benchmarks/side_by_side.py "$photos" --arch resnet34
 "$python" benchmarks/side_by_side.py "$photos" --arch resnet18
+"$python" benchmarks/side_by_side.py "$photos" --only "bare steps" --epochs 3 \
+    --name fine_tuning_speed_bare
 "$python" benchmarks/feature_extraction_speed.py "$photos" --rounds 3
 "$python" benchmarks/reading_speed.py "$photos"
 "$python" benchmarks/cifar10.py speed --rounds 3

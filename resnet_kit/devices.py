@@ -58,7 +58,8 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
-    if 0 in tensor.stride():  # expanded: what lies in memory once cannot be pinned as it is
+    channels_last = tensor.is_contiguous(memory_format=torch.channels_last)
+    if not (tensor.is_contiguous() or channels_last):  # expanded or overlapping: pinning would fail
         tensor = tensor.contiguous()
     return tensor.pin_memory().to(device, non_blocking=True)
 

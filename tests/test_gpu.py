@@ -8,7 +8,7 @@ from torch import nn
 
 import resnet_kit as rk
 from conftest import small_net, tensor_loader
-from resnet_kit.devices import best_precision, resolve_precision
+from resnet_kit.devices import best_precision, resolve_precision, send
 from resnet_kit.models.resnets import cifar_resnet
 from resnet_kit.training.loop import Meter, train_step
 from resnet_kit.training.state import RunSettings, TrainingRun
@@ -111,6 +111,15 @@ def test_batches_of_kept_pictures_are_made_there_without_waiting(folder):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(torch.cat(first), torch.cat(again))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(1).expand(4, 3), torch.arange(20.0).unfold(0, 4, 1), torch.arange(6.0)[::2]],
+    ids=["expanded", "overlapping", "with gaps"],
+)
+def test_tensors_of_any_strides_can_be_sent(tensor):
+    assert torch.equal(send(tensor, GPU).cpu(), tensor)
 
 
 def test_a_resumed_run_goes_on_with_the_same_numbers(tmp_path):
