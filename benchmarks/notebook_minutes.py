@@ -57,6 +57,7 @@ def main() -> None:
     with ProcessPoolExecutor(given.at_once) as pool:
         found = list(pool.map(run, paths, [deadline] * count, [given.out] * count))
     about = {"data": "notebooks", "split": None, "metric": "seconds", "n": 1, "seed": None}
+    about |= {"low": None, "high": None}
     at_once = min(given.at_once, count)
     recipe = "alone" if at_once == 1 else f"{at_once} at once"
     rows = [

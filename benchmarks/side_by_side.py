@@ -143,7 +143,6 @@ def ours(
 
 
 def ours_compiled(folder: Path, source: Weights, size: int, epochs: int) -> list[float]:
-    torch.compiler.reset()
     with (
         tempfile.TemporaryDirectory() as empty,  # nothing is left of an earlier compilation
         mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=empty),
